@@ -1,0 +1,129 @@
+"""Attention: Q queries over one memory.
+
+Scores are leaf functions of queries (B, Q, D) and keys (B, S, D); the module around them owns the
+projections. The same code serves training (Q = T target positions) and search (Q = K hypotheses).
+
+    dot         q · k                              Luong et al. 2015 (1508.04025), section 3.1
+    scaled_dot  q · k / sqrt(D)                    Vaswani et al. 2017 (1706.03762), section 3.2.1
+    general     q · W k                            Luong et al. 2015
+    additive    v · tanh(W q + U k)                Bahdanau et al. 2015 (1409.0473), appendix A.1.2
+    multi_head  scaled_dot in H subspaces          Vaswani et al. 2017, section 3.2.2
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from transduce.recipe import AttentionOptions
+
+
+def dot_scores(query: Tensor, keys: Tensor) -> Tensor:
+    """Inner products. query (..., Q, D), keys (..., S, D) -> (..., Q, S)."""
+    return torch.matmul(query, keys.transpose(-1, -2))
+
+
+def additive_scores(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
+    """vector · tanh(query + keys). query (B, Q, D), keys (B, S, D), vector (D,) -> (B, Q, S)."""
+    return torch.matmul(torch.tanh(query.unsqueeze(2) + keys.unsqueeze(1)), vector)
+
+
+def attend(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the real source positions.
+
+    scores (..., Q, S), mask broadcastable to it (True = real) -> weights (..., Q, S), float32.
+    """
+    return torch.softmax(scores.float().masked_fill(~mask, -math.inf), dim=-1)
+
+
+@dataclass(frozen=True)
+class Attended:
+    """A memory prepared for one attention: projected once, used for every query.
+
+    keys: (B, S, D) or (B, H, S, D/H); values: (B, S, D) or (B, H, S, D/H); mask: (B, S).
+    """
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor
+
+    def keep(self, rows: Tensor) -> Attended:
+        return Attended(self.keys[rows], self.values[rows], self.mask[rows])
+
+
+class Attention(nn.Module):
+    """One of the single-headed kinds. `context_size` is the width of what `forward` returns."""
+
+    def __init__(self, options: AttentionOptions, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        self.kind = options.kind
+        self.context_size = memory_size
+        self.dropout = nn.Dropout(options.dropout)
+        if self.kind == "additive":
+            inner = options.size or query_size
+            self.query = nn.Linear(query_size, inner)
+            self.key = nn.Linear(memory_size, inner, bias=False)
+            self.vector = nn.Parameter(torch.empty(inner).uniform_(-1, 1) / math.sqrt(inner))
+        elif self.kind == "general" or query_size != memory_size:
+            # dot and scaled_dot of unequal widths need the same bridge that `general` always has.
+            self.key = nn.Linear(memory_size, query_size, bias=False)
+
+    def prepare(self, values: Tensor, mask: Tensor) -> Attended:
+        """Project a memory once. values (B, S, D), mask (B, S)."""
+        keys = self.key(values) if hasattr(self, "key") else values
+        return Attended(keys, values, mask)
+
+    def forward(self, query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
+        """query (B, Q, D) -> context (B, Q, context_size), weights (B, Q, S)."""
+        if self.kind == "additive":
+            scores = additive_scores(self.query(query), attended.keys, self.vector)
+        else:
+            if self.kind == "scaled_dot":
+                query = query / math.sqrt(query.shape[-1])
+            scores = dot_scores(query, attended.keys)
+        weights = attend(scores, attended.mask.unsqueeze(1))
+        used = self.dropout(weights).to(attended.values.dtype)
+        return torch.matmul(used, attended.values), weights
+
+
+class MultiHeadAttention(nn.Module):
+    """Attention in H subspaces; the weights returned are the mean over heads."""
+
+    def __init__(self, options: AttentionOptions, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        inner = options.size or query_size
+        self.heads = options.heads
+        self.context_size = inner
+        self.query = nn.Linear(query_size, inner)
+        self.key = nn.Linear(memory_size, inner)
+        self.value = nn.Linear(memory_size, inner)
+        self.dropout = nn.Dropout(options.dropout)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def prepare(self, values: Tensor, mask: Tensor) -> Attended:
+        """Project a memory once. values (B, S, D), mask (B, S)."""
+        return Attended(self._split(self.key(values)), self._split(self.value(values)), mask)
+
+    def forward(self, query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
+        """query (B, Q, D) -> context (B, Q, context_size), weights (B, Q, S)."""
+        heads = self._split(self.query(query))
+        scores = dot_scores(heads / math.sqrt(heads.shape[-1]), attended.keys)
+        weights = attend(scores, attended.mask[:, None, None, :])
+        context = torch.matmul(self.dropout(weights).to(attended.values.dtype), attended.values)
+        return context.transpose(1, 2).flatten(2), weights.mean(dim=1)
+
+
+def build_attention(
+    options: AttentionOptions, query_size: int, memory_size: int
+) -> Attention | MultiHeadAttention | None:
+    """The attention that the recipe names; None for `none`."""
+    if options.kind == "none":
+        return None
+    if options.kind == "multi_head":
+        return MultiHeadAttention(options, query_size, memory_size)
+    return Attention(options, query_size, memory_size)

@@ -1,0 +1,89 @@
+"""From a recipe's model section to a model with its weights initialised."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from transduce.model.decoder import RecurrentDecoder
+from transduce.model.encoder import RecurrentEncoder
+from transduce.model.output import OutputLayer
+from transduce.model.rnn import GATES, RecurrentLayer
+from transduce.model.seq2seq import Seq2Seq
+from transduce.recipe import InitOptions, ModelOptions
+
+
+def build_model(options: ModelOptions, source_size: int, target_size: int) -> Seq2Seq:
+    """Build the model for vocabularies of these sizes.
+
+    Errors: UsageError where sections of the recipe do not fit each other.
+    """
+    target = nn.Embedding(target_size, options.embedding)
+    source = target if options.tie == "all" else nn.Embedding(source_size, options.embedding)
+    with_cell = options.decoder.start == "copy" and options.decoder.kind == "lstm"
+    encoder = RecurrentEncoder(options.encoder, options.embedding, with_cell)
+    decoder = RecurrentDecoder(
+        options.decoder, options.embedding, encoder.memory_size, options.encoder.layers
+    )
+    tied = None if options.tie == "none" else target.weight
+    model = Seq2Seq(
+        source,
+        target,
+        encoder,
+        decoder,
+        OutputLayer(options.embedding, target_size, tied),
+        embedding_dropout=options.embedding_dropout,
+        word_dropout=options.word_dropout,
+        output_dropout=options.output_dropout,
+    )
+    initialize(model, options.init)
+    return model
+
+
+def initialize(model: Seq2Seq, options: InitOptions) -> None:
+    """Draw every weight anew, in the order of the model's parameters."""
+    done: set[int] = set()
+    for name, parameter in model.named_parameters():
+        if id(parameter) in done:  # tied
+            continue
+        done.add(id(parameter))
+        _draw(name, parameter, options, "embedding" in name or name == "output.weight")
+    for module in model.modules():
+        if isinstance(module, RecurrentLayer):
+            _recurrent(module, options)
+
+
+def _draw(name: str, parameter: nn.Parameter, options: InitOptions, is_embedding: bool) -> None:
+    with torch.no_grad():
+        if "norms" in name:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+        elif parameter.dim() < 2 and options.kind != "uniform":
+            if not name.endswith("vector"):
+                parameter.zero_()
+        elif options.kind == "uniform":
+            parameter.uniform_(-options.scale, options.scale)
+        elif options.kind == "normal":
+            parameter.normal_(0.0, options.scale)
+        elif is_embedding:
+            # Xavier of a lookup would shrink with the vocabulary; what matters is the width.
+            parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[1]))
+        else:
+            nn.init.xavier_uniform_(parameter)
+
+
+def _recurrent(layer: RecurrentLayer, options: InitOptions) -> None:
+    """Gate by gate, since the gates of one matrix are separate weights."""
+    gates = GATES[layer.kind]
+    with torch.no_grad():
+        for name, parameter in layer.rnn.named_parameters():
+            for index, gate in enumerate(parameter.chunk(gates)):
+                if name.startswith("weight_hh") and options.orthogonal:
+                    nn.init.orthogonal_(gate)
+                elif name.startswith("weight") and options.kind == "xavier":
+                    nn.init.xavier_uniform_(gate)
+                elif name.startswith("bias_ih") and layer.kind == "lstm" and index == 1:
+                    gate.fill_(options.forget_bias)  # torch's gate order: input, forget, cell, out
+                elif name.startswith("bias_hh") and layer.kind == "lstm" and index == 1:
+                    gate.zero_()

@@ -1,0 +1,221 @@
+"""The recurrent decoder: Q queries over one memory, fed in one of three ways.
+
+parallel  the first layer runs over all T at once, one batched attention follows, and its context
+          joins the input of the layers above (as in GNMT, Wu et al. 2016, 1609.08144, section 3)
+input     Luong's input feeding: the attentional vector of the step before joins the input
+          (Luong et al. 2015, 1508.04025, section 3.3)
+context   Bahdanau's decoder: the state before the step asks, its context joins the input
+          (Bahdanau et al. 2015, 1409.0473, appendix A.2)
+Without attention the decoder lives on the encoder's end alone (Sutskever et al. 2014, 1409.3215).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from transduce.model.attention import Attended, build_attention
+from transduce.model.bridge import Bridge
+from transduce.model.rnn import Dropout, LayerState, RecurrentLayer
+from transduce.model.state import Features, Memory, State
+from transduce.recipe import DecoderOptions
+
+
+@dataclass(frozen=True)
+class DecoderState(State):
+    """hidden, cell: (L, B, K, D); feed: (B, K, E), the last read-out, where it is fed back;
+    attended: the memory, projected once, shared by all K hypotheses of a sentence."""
+
+    hidden: Tensor
+    cell: Tensor | None
+    feed: Tensor | None
+    attended: Attended | None
+
+    def select(self, hypotheses: Tensor) -> DecoderState:
+        def pick(x: Tensor) -> Tensor:  # (..., B, K, D) -> (..., B, K', D)
+            index = hypotheses.unsqueeze(-1).expand(*x.shape[:-3], *hypotheses.shape, x.shape[-1])
+            return x.gather(-2, index)
+
+        return replace(
+            self,
+            hidden=pick(self.hidden),
+            cell=None if self.cell is None else pick(self.cell),
+            feed=None if self.feed is None else pick(self.feed),
+        )
+
+    def keep(self, rows: Tensor) -> DecoderState:
+        return DecoderState(
+            self.hidden[:, rows],
+            None if self.cell is None else self.cell[:, rows],
+            None if self.feed is None else self.feed[rows],
+            None if self.attended is None else self.attended.keep(rows),
+        )
+
+
+class Readout(nn.Module):
+    """From decoder output, context (and embedding) to the width of the output layer.
+
+    tanh: Luong's attentional vector; maxout: Bahdanau's deep output (appendix A.2.2).
+    """
+
+    def __init__(self, kind: str, input_size: int, size: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.linear = nn.Linear(input_size, 2 * size if kind == "maxout" else size)
+
+    def forward(self, parts: list[Tensor]) -> Tensor:
+        """parts: tensors (..., D_i) side by side -> (..., size)."""
+        x = self.linear(torch.cat(parts, dim=-1))
+        if self.kind == "tanh":
+            return torch.tanh(x)
+        if self.kind == "maxout":
+            return x.unflatten(-1, (-1, 2)).amax(dim=-1)
+        return x
+
+
+class RecurrentDecoder(nn.Module):
+    """Embedded target positions in, features (input of the output layer) and attention out."""
+
+    def __init__(
+        self, options: DecoderOptions, embedding_size: int, memory_size: int, encoder_layers: int
+    ) -> None:
+        super().__init__()
+        self.feeding = options.feeding
+        self.residual = options.residual
+        self.attention = build_attention(options.attention, options.size, memory_size)
+        context = self.attention.context_size if self.attention is not None else 0
+        first, above = embedding_size, options.size
+        if self.feeding == "parallel":
+            above += context
+        elif self.feeding == "input":
+            first += embedding_size
+        else:
+            first += context
+        sizes = [first] + [above] * (options.layers - 1)
+        self.layers = nn.ModuleList(RecurrentLayer(options.kind, s, options.size) for s in sizes)
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(options.size) if options.layer_norm else nn.Identity() for _ in sizes
+        )
+        self.dropout = Dropout(options.dropout, options.variational)
+        self.bridge = Bridge(
+            options.start, options.kind, options.layers, options.size, memory_size, encoder_layers
+        )
+        deep = embedding_size if self.feeding == "context" else 0
+        self.readout = Readout(options.readout, options.size + context + deep, embedding_size)
+
+    # ------------------------------------------------------------------------------- interface
+
+    def start(self, memory: Memory) -> DecoderState:
+        """The state before the first target position, K = 1."""
+        hidden, cell = self.bridge(memory)
+        feed = None
+        if self.feeding == "input":
+            size = self.readout.linear.out_features // (2 if self.readout.kind == "maxout" else 1)
+            feed = hidden.new_zeros(hidden.shape[1], 1, size)
+        attended = None
+        if self.attention is not None:
+            attended = self.attention.prepare(memory.values, memory.mask)
+        return DecoderState(hidden, cell, feed, attended)
+
+    def step(
+        self, embedded: Tensor, state: DecoderState, masks: list[Tensor | None] | None = None
+    ) -> tuple[Tensor, DecoderState, Tensor | None]:
+        """One target position for K hypotheses.
+
+        embedded (B, K, E) -> features (B, K, E), state, attention (B, K, S) or None. `masks` are
+        one variational dropout mask a layer, for loops over time in training.
+        """
+        batch, beam, _ = embedded.shape
+        context = weights = None
+        # 1. What joins the embedding: nothing, the last read-out, or the context asked for by
+        #    the top layer's state before this step.
+        x = embedded
+        if self.feeding == "input":
+            assert state.feed is not None
+            x = torch.cat([embedded, state.feed.to(embedded.dtype)], dim=-1)
+        elif self.feeding == "context":
+            context, weights = self._attend(state.hidden[-1], state)
+            x = torch.cat([embedded, context.to(embedded.dtype)], dim=-1)
+        # 2. Layer by layer; with parallel feeding the first layer's output is the query.
+        hidden, cells = [], []
+        for i, layer in enumerate(self.layers):
+            cell = None if state.cell is None else state.cell[i].flatten(0, 1)
+            before = LayerState(state.hidden[i].flatten(0, 1), cell)
+            outputs, after = layer(x.flatten(0, 1).unsqueeze(1), before)
+            outputs = self.norms[i](outputs).view(batch, beam, -1)
+            outputs = self.dropout(outputs, None if masks is None else masks[i])
+            above = self._join(i, x, outputs)
+            if self.feeding == "parallel" and i == 0 and self.attention is not None:
+                context, weights = self._attend(above, state)
+            x = self._with_context(i, above, context)
+            hidden.append(after.hidden.view(batch, beam, -1))
+            if after.cell is not None:
+                cells.append(after.cell.view(batch, beam, -1))
+        # 3. Input feeding asks with the top layer's output.
+        if self.feeding == "input":
+            context, weights = self._attend(above, state)
+        # 4. Read out.
+        features = self._read_out(above, context, embedded)
+        state = DecoderState(
+            torch.stack(hidden),
+            torch.stack(cells) if cells else None,
+            features if self.feeding == "input" else None,
+            state.attended,
+        )
+        return features, state, weights
+
+    def features(self, memory: Memory, embedded: Tensor) -> Features:
+        """All target positions. embedded (B, T, E) -> Features of (B, T, E)."""
+        state = self.start(memory)
+        if self.feeding == "parallel":
+            return self._whole(embedded, state)
+        masks = [self.dropout.mask(layer) for layer in state.hidden.transpose(1, 2).unbind(0)]
+        masks = [None if mask is None else mask.transpose(0, 1) for mask in masks]
+        values, weights = [], []
+        for position in range(embedded.shape[1]):
+            value, state, weight = self.step(embedded[:, position : position + 1], state, masks)
+            values.append(value)
+            weights.append(weight)
+        return Features(torch.cat(values, dim=1), torch.cat(weights, dim=1))  # type: ignore[arg-type]
+
+    # ---------------------------------------------------------------------------------- inside
+
+    def _whole(self, embedded: Tensor, state: DecoderState) -> Features:
+        """Parallel feeding: one call a layer, one attention for all queries."""
+        context = weights = None
+        x = above = embedded
+        for i, layer in enumerate(self.layers):
+            cell = None if state.cell is None else state.cell[i].squeeze(1)
+            outputs, _ = layer(x, LayerState(state.hidden[i].squeeze(1), cell))
+            above = self._join(i, x, self.dropout(self.norms[i](outputs)))
+            if i == 0 and self.attention is not None:
+                context, weights = self._attend(above, state)
+            x = self._with_context(i, above, context)
+        return Features(self._read_out(above, context, embedded), weights)
+
+    def _attend(self, query: Tensor, state: DecoderState) -> tuple[Tensor, Tensor]:
+        assert self.attention is not None and state.attended is not None
+        result: tuple[Tensor, Tensor] = self.attention(query, state.attended)
+        return result
+
+    def _join(self, i: int, x: Tensor, outputs: Tensor) -> Tensor:
+        """The residual connection: around layers above the first, without the context."""
+        if not self.residual or i == 0:
+            return outputs
+        return outputs + x[..., : outputs.shape[-1]]
+
+    def _with_context(self, i: int, above: Tensor, context: Tensor | None) -> Tensor:
+        if self.feeding == "parallel" and context is not None and i + 1 < len(self.layers):
+            return torch.cat([above, context.to(above.dtype)], dim=-1)
+        return above
+
+    def _read_out(self, above: Tensor, context: Tensor | None, embedded: Tensor) -> Tensor:
+        parts = [above]
+        if context is not None:
+            parts.append(context.to(above.dtype))
+        if self.feeding == "context":
+            parts.append(embedded.to(above.dtype))
+        result: Tensor = self.readout(parts)
+        return result

@@ -1,0 +1,84 @@
+"""The recurrent encoder: embedded source in, memory out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from transduce.model.rnn import Dropout, RecurrentLayer, last_real, reverse_by_length
+from transduce.model.state import Memory
+from transduce.recipe import EncoderOptions
+
+
+class BidirectionalLayer(nn.Module):
+    """One layer, in one direction or in both side by side (Schuster and Paliwal 1997)."""
+
+    def __init__(self, options: EncoderOptions, input_size: int, with_cell: bool) -> None:
+        super().__init__()
+        width = options.size // 2 if options.bidirectional else options.size
+        self.forwards = RecurrentLayer(options.kind, input_size, width)
+        self.backwards = (
+            RecurrentLayer(options.kind, input_size, width) if options.bidirectional else None
+        )
+        self.with_cell = with_cell and options.kind == "lstm"
+
+    def _run(
+        self, layer: RecurrentLayer, x: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        cell = None
+        if self.with_cell:
+            outputs, cell = layer.end_cell(x, lengths)
+        else:
+            outputs = layer(x)[0]
+        return outputs, last_real(outputs, lengths), cell
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """x (B, S, D) -> outputs (B, S, size), final hidden (B, size), final cell or None."""
+        outputs, final, cell = self._run(self.forwards, x, lengths)
+        if self.backwards is None:
+            return outputs, final, cell
+        other, other_final, other_cell = self._run(
+            self.backwards, reverse_by_length(x, lengths), lengths
+        )
+        both = torch.cat([outputs, reverse_by_length(other, lengths)], dim=-1)
+        cells = None if cell is None or other_cell is None else torch.cat([cell, other_cell], -1)
+        return both, torch.cat([final, other_final], dim=-1), cells
+
+
+class RecurrentEncoder(nn.Module):
+    """A stack of recurrent layers.
+
+    Each layer: recurrence, layer norm (optional), dropout, residual (optional, where widths agree).
+    """
+
+    def __init__(self, options: EncoderOptions, input_size: int, with_cell: bool = False) -> None:
+        super().__init__()
+        sizes = [input_size] + [options.size] * options.layers
+        self.memory_size = options.size
+        self.layers = nn.ModuleList(
+            BidirectionalLayer(options, size, with_cell) for size in sizes[:-1]
+        )
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(options.size) if options.layer_norm else nn.Identity() for _ in self.layers
+        )
+        self.dropout = Dropout(options.dropout, options.variational)
+        self.residual = options.residual
+
+    def forward(self, embedded: Tensor, lengths: Tensor) -> Memory:
+        """embedded (B, S, E), lengths (B,) at least 1 -> Memory with D = the encoder's size."""
+        x = embedded
+        finals, cells = [], []
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            outputs, final, cell = layer(x, lengths)
+            outputs = self.dropout(norm(outputs))
+            x = x + outputs if self.residual and x.shape == outputs.shape else outputs
+            finals.append(final)
+            if cell is not None:
+                cells.append(cell)
+        mask = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
+        return Memory(
+            values=x * mask.unsqueeze(2),
+            mask=mask,
+            final=torch.stack(finals),
+            cell=torch.stack(cells) if cells else None,
+        )

@@ -1,0 +1,124 @@
+"""The output layer: from decoder features to log-probabilities and to the loss.
+
+The loss never keeps a (tokens, vocabulary) matrix: it works in chunks, and computes the gradient
+of each chunk while its logits are at hand.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CHUNK = 1024  # rows of logits alive at a time; larger costs cache, smaller costs calls
+
+
+def compute_dtype(device: torch.device) -> torch.dtype | None:
+    """The dtype of products under autocast on this device; None outside autocast."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return None
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Projection to the vocabulary and label-smoothed cross-entropy, as one chunked operation.
+
+    With p = softmax(x W^T + b), target t and smoothing e, the loss of a row is
+    -(1 - e) log p_t - e / V sum_v log p_v (Szegedy et al. 2016, 1512.00567, section 7),
+    whose gradient by the logits is p - (1 - e) onehot(t) - e / V.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        smoothing: float,
+    ) -> tuple[Tensor, Tensor]:
+        dtype = compute_dtype(values.device) or weight.dtype
+        with torch.autocast(values.device.type, enabled=False):
+            return LinearCrossEntropy._chunks(
+                ctx, values.to(dtype), weight.to(dtype), bias, targets, smoothing, values.dtype
+            )
+
+    @staticmethod
+    def _chunks(
+        ctx: Any,
+        values: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        smoothing: float,
+        values_dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        uniform = smoothing / weight.shape[0]
+        with_grad = any(ctx.needs_input_grad[:3])
+        # The uniform part of the target is the same for every row, so its share of loss and
+        # gradient comes from sums over the vocabulary, not from passes over the logits.
+        weight_sum, bias_sum = weight.float().sum(dim=0), bias.float().sum()
+        loss = torch.zeros((), dtype=torch.float32, device=values.device)
+        nll = torch.zeros_like(loss)
+        if with_grad:
+            grad_values = torch.empty_like(values)
+            grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=values.device)
+            grad_bias = torch.zeros_like(bias, dtype=torch.float32)
+        for start in range(0, values.shape[0], CHUNK):
+            x = values[start : start + CHUNK]
+            target = targets[start : start + CHUNK].unsqueeze(1)
+            logits = torch.addmm(bias.to(x.dtype), x, weight.t()).float()
+            picked = logits.gather(1, target)
+            top = logits.amax(dim=1, keepdim=True)
+            p = logits.sub_(top).exp_()  # from here on the logits' storage holds exponentials
+            z = p.sum(dim=1, keepdim=True)
+            log_z = z.log() + top
+            nll += (log_z - picked).sum()
+            x_sum = x.float().sum(dim=0)
+            mean_logits = (torch.dot(x_sum, weight_sum) + x.shape[0] * bias_sum) / weight.shape[0]
+            loss += (log_z - (1 - smoothing) * picked).sum() - smoothing * mean_logits
+            if with_grad:
+                p *= z.reciprocal()
+                p.scatter_add_(1, target, p.new_full(target.shape, smoothing - 1))
+                grad_bias += p.sum(dim=0) - x.shape[0] * uniform
+                grad = p.to(x.dtype)
+                grad_values[start : start + CHUNK] = grad @ weight - uniform * weight_sum.to(x.dtype)
+                grad_weight += grad.t() @ x
+                grad_weight -= uniform * x_sum
+        if with_grad:
+            ctx.save_for_backward(grad_values.to(values_dtype), grad_weight, grad_bias)
+        ctx.mark_non_differentiable(nll)
+        return loss, nll
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grad_values, grad_weight, grad_bias = ctx.saved_tensors
+        return grad_values * grad_loss, grad_weight * grad_loss, grad_bias * grad_loss, None, None
+
+
+class OutputLayer(nn.Module):
+    """Projection to the vocabulary; `weight` may be shared with an embedding.
+
+    Press and Wolf 2017 (1608.05859), section 3.
+    """
+
+    def __init__(self, size: int, vocabulary: int, weight: nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.weight = weight if weight is not None else nn.Parameter(torch.empty(vocabulary, size))
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def log_probs(self, values: Tensor) -> Tensor:
+        """values (..., E) -> (..., V), float32, normalised."""
+        logits = nn.functional.linear(values, self.weight, self.bias)
+        return torch.log_softmax(logits.float(), dim=-1)
+
+    def loss(self, values: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+        """Summed over rows: label-smoothed loss (differentiable), negative log-likelihood.
+
+        values (N, E), targets (N,) int64 -> two float32 scalars, in nats.
+        """
+        result: tuple[Tensor, Tensor] = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            values, self.weight, self.bias, targets, smoothing
+        )
+        return result

@@ -1,0 +1,124 @@
+"""Recurrent layers: LSTM, GRU and RNN behind one face.
+
+Every layer is torch's own whole-sequence kernel with one layer in one direction, because that is
+what oneDNN and cuDNN fuse. Padding needs no packing: a forward pass never sees what is right of it,
+and the backward direction runs over each sequence reversed by its own length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+KINDS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+
+
+def reverse_by_length(x: Tensor, lengths: Tensor) -> Tensor:
+    """Reverse the real positions of each sequence, leaving padding where it is.
+
+    x (B, T, D), lengths (B,) -> (B, T, D). Its own inverse.
+
+    >>> reverse_by_length(torch.tensor([[[1], [2], [0]]]), torch.tensor([2])).flatten().tolist()
+    [2, 1, 0]
+    """
+    positions = torch.arange(x.shape[1], device=x.device)
+    ends = lengths.unsqueeze(1)
+    index = torch.where(positions < ends, ends - 1 - positions, positions)
+    return x.gather(1, index.unsqueeze(2).expand_as(x))
+
+
+def last_real(x: Tensor, lengths: Tensor) -> Tensor:
+    """The vector at each sequence's last real position. x (B, T, D), lengths (B,) -> (B, D)."""
+    return x[torch.arange(x.shape[0], device=x.device), lengths - 1]
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """The state of one layer: hidden (N, D), and cell (N, D) for an LSTM."""
+
+    hidden: Tensor
+    cell: Tensor | None = None
+
+
+class RecurrentLayer(nn.Module):
+    """One layer in one direction."""
+
+    def __init__(self, kind: str, input_size: int, size: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.rnn = KINDS[kind](input_size, size, batch_first=True)
+
+    def forward(self, x: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
+        """Run over x (N, T, D) from `state` (zeros if None) -> outputs (N, T, size), end state."""
+        if state is None:
+            first = None
+        elif state.cell is not None:
+            first = (state.hidden.unsqueeze(0), state.cell.unsqueeze(0))
+        else:
+            first = state.hidden.unsqueeze(0)
+        outputs, end = self.rnn(x, first)
+        if isinstance(end, tuple):
+            return outputs, LayerState(end[0].squeeze(0), end[1].squeeze(0))
+        return outputs, LayerState(end.squeeze(0))
+
+    def end_cell(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Like `forward`, with the cell at each last real position: outputs, cell (N, size).
+
+        The fused kernel only tells the cell after the padding, so this takes the packed way.
+        """
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        outputs, (_, cell) = self.rnn(packed)
+        return pad_packed_sequence(outputs, batch_first=True, total_length=x.shape[1])[0], cell[0]
+
+
+def keep_mask(shape: torch.Size, probability: float, like: Tensor) -> Tensor:
+    """A dropout mask: zero with `probability` (to the nearest 1/256), else 1 / share kept.
+
+    One random byte decides an element, so a 64-bit draw serves eight: four times as fast on a CPU
+    as torch's own, which is a tenth of a training step there. Same dtype and device as `like`.
+    """
+    threshold = round(probability * 256)
+    count = shape.numel()
+    words = torch.empty((count + 7) // 8, dtype=torch.int64, device=like.device)
+    words.random_(-(2**63), None)
+    kept = words.view(torch.uint8)[:count].view(shape) >= threshold
+    return kept.to(like.dtype).mul_(256 / (256 - threshold))
+
+
+class Dropout(nn.Module):
+    """Dropout over (B, T, D); `variational` draws one mask for all positions.
+
+    Gal and Ghahramani 2016 (1512.05287), section 4.
+    """
+
+    def __init__(self, probability: float, variational: bool = False) -> None:
+        super().__init__()
+        self.probability = probability
+        self.variational = variational
+
+    def mask(self, x: Tensor) -> Tensor | None:
+        """A mask for all positions of x (B, T, D): (B, 1, D), or None if each has its own."""
+        if not (self.variational and self.training and self.probability):
+            return None
+        return keep_mask(torch.Size((x.shape[0], 1, x.shape[2])), self.probability, x)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Drop x, by `mask` if one was drawn before (loops over time share it that way)."""
+        if not self.training or self.probability == 0:
+            return x
+        if mask is None:
+            mask = self.mask(x)
+        if mask is None:
+            mask = keep_mask(x.shape, self.probability, x)
+        return x * mask
+
+
+def drop_words(x: Tensor, probability: float, training: bool) -> Tensor:
+    """Hide whole positions of embedded x (B, T, E), without rescaling: a missing word is zero."""
+    if not training or probability == 0:
+        return x
+    return x * (torch.rand(x.shape[:2], device=x.device) >= probability).unsqueeze(2)

@@ -1,0 +1,82 @@
+"""The whole model: embeddings, encoder, decoder, output layer, and the three calls of search."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from transduce.model.decoder import DecoderState, RecurrentDecoder
+from transduce.model.encoder import RecurrentEncoder
+from transduce.model.output import OutputLayer
+from transduce.model.rnn import Dropout, drop_words
+from transduce.model.state import Features, Memory, State, Step
+
+
+class Seq2Seq(nn.Module):
+    """Encoder and decoder with attention over one memory.
+
+    Training asks for `features` (all T target positions at once) and the output layer's loss;
+    search asks for `encode`, `start` and `step` (K hypotheses of each sentence).
+    """
+
+    def __init__(
+        self,
+        source_embedding: nn.Embedding,
+        target_embedding: nn.Embedding,
+        encoder: RecurrentEncoder,
+        decoder: RecurrentDecoder,
+        output: OutputLayer,
+        *,
+        embedding_dropout: float = 0.0,
+        word_dropout: float = 0.0,
+        output_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.source_embedding = source_embedding
+        self.target_embedding = target_embedding
+        self.encoder = encoder
+        self.decoder = decoder
+        self.output = output
+        self.embedding_dropout = Dropout(embedding_dropout)
+        self.word_dropout = word_dropout
+        self.output_dropout = Dropout(output_dropout)
+
+    def _embed(self, embedding: nn.Embedding, ids: Tensor) -> Tensor:
+        embedded = self.embedding_dropout(embedding(ids))
+        return drop_words(embedded, self.word_dropout, self.training)
+
+    def encode(self, source: Tensor, lengths: Tensor) -> Memory:
+        """source (B, S) int64 padded with 0, lengths (B,) of at least 1 -> Memory."""
+        memory: Memory = self.encoder(self._embed(self.source_embedding, source), lengths)
+        return memory
+
+    def start(self, memory: Memory) -> State:
+        """The state before the first target position, one hypothesis a sentence (K = 1)."""
+        return self.decoder.start(memory)
+
+    def step(self, tokens: Tensor, state: State, memory: Memory) -> Step:
+        """Extend K hypotheses by one position.
+
+        tokens: (B, K) int64, the last token of each hypothesis (BOS at first).
+        """
+        assert isinstance(state, DecoderState)
+        embedded = self._embed(self.target_embedding, tokens)
+        values, state, attention = self.decoder.step(embedded, state)
+        return Step(self.output.log_probs(self.output_dropout(values)), state, attention)
+
+    def features(self, memory: Memory, target_input: Tensor) -> Features:
+        """All target positions, teacher-forced. target_input (B, T) int64, BOS first."""
+        embedded = self._embed(self.target_embedding, target_input)
+        features = self.decoder.features(memory, embedded)
+        return Features(self.output_dropout(features.values), features.attention)
+
+    def forward(
+        self, source: Tensor, lengths: Tensor, target_input: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probabilities (B, T, V) and attention (B, T, S) of teacher-forced targets."""
+        features = self.features(self.encode(source, lengths), target_input)
+        return self.output.log_probs(features.values), features.attention
+
+    @property
+    def device(self) -> torch.device:
+        return self.output.bias.device

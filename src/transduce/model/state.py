@@ -1,0 +1,77 @@
+"""What travels between encoder, decoder and search.
+
+Search knows nothing of an architecture but these types: a `Memory` that can drop finished
+sentences (`keep`), and a `State` that can also reorder its hypotheses (`select`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the encoder leaves for the decoder.
+
+    values: (B, S, D), one vector per source position, zero at padding.
+    mask: (B, S) boolean, True at real positions.
+    final: (L, B, D), each recurrent layer's output at its last real position (both directions
+        side by side), or None for encoders without recurrence.
+    cell: (L, B, D), the same for the cells of an LSTM, where the decoder asked for them.
+    """
+
+    values: Tensor
+    mask: Tensor
+    final: Tensor | None = None
+    cell: Tensor | None = None
+
+    def keep(self, rows: Tensor) -> Memory:
+        """The memory of the sentences `rows` (B',) int64 only."""
+        return Memory(
+            self.values[rows],
+            self.mask[rows],
+            None if self.final is None else self.final[:, rows],
+            None if self.cell is None else self.cell[:, rows],
+        )
+
+
+class State(ABC):
+    """What a decoder carries from one target position to the next, for (B, K) hypotheses."""
+
+    @abstractmethod
+    def select(self, hypotheses: Tensor) -> State:
+        """Reorder: new hypothesis k of sentence b continues old hypothesis `hypotheses[b, k]`.
+
+        hypotheses: (B, K') int64, values below the present K. K' may differ from K.
+        """
+
+    @abstractmethod
+    def keep(self, rows: Tensor) -> State:
+        """Drop all sentences but `rows` (B',) int64."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One target position, decoded.
+
+    log_probs: (B, K, V) float32. attention: (B, K, S), rows sum to 1 over real source positions,
+    or None where the model has no attention.
+    """
+
+    log_probs: Tensor
+    state: State
+    attention: Tensor | None
+
+
+@dataclass(frozen=True)
+class Features:
+    """The decoder's answer for a whole target, before the vocabulary.
+
+    values: (B, T, E), input of the output layer. attention: (B, T, S) or None.
+    """
+
+    values: Tensor
+    attention: Tensor | None
