@@ -1,0 +1,1 @@
+"""From files to batches: corpora, the catalogue, tokenizers, prepared stores, batches, checks."""

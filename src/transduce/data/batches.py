@@ -1,0 +1,350 @@
+"""Batches: padded examples that go through the model together, and the order they come in.
+
+An epoch is a permutation of the examples, cut into pools of many batches' worth. Within a pool
+examples are sorted by length, cut into batches by a budget of padded tokens, and the batches
+shuffled: so padding is small, yet every epoch mixes the corpus anew. Everything is a function of
+(seed, epoch, pool), so that a position is three numbers and seeking is exact.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from transduce.data.store import Store
+from transduce.data.text import TextSide
+from transduce.data.tokenizers.base import BOS, EOS, PAD
+
+# A larger pool pads less, and costs memory, and time before its first batch.
+_POOL_TOKENS = 1_000_000
+_POOL_BATCHES = 64  # at least
+_SEGMENT = 8192  # texts segmented at once
+_PROBE = 1000  # examples that the growth of a sampled segmentation is measured on
+_AHEAD = 64  # batches made ahead of the model: enough to hide the making of the next pool
+Row = npt.NDArray[Any] | Sequence[int]
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B examples, padded with PAD = 0; every length counts the end symbol."""
+
+    source: Tensor  # (B, S) int64: ids, EOS
+    source_lengths: Tensor  # (B,) int64
+    target_input: Tensor  # (B, T) int64: BOS, ids
+    target_output: Tensor  # (B, T) int64: ids, EOS
+    target_lengths: Tensor  # (B,) int64
+    indices: Index  # (B,) of the store
+    tokens: int = -1  # real target positions, EOS included; counted when not given
+
+    def __post_init__(self) -> None:
+        if self.tokens < 0:
+            object.__setattr__(self, "tokens", int(self.target_lengths.sum()))
+
+    @property
+    def size(self) -> int:
+        """B, the number of examples."""
+        return self.source.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on `device`."""
+        return replace(
+            self,
+            source=self.source.to(device, non_blocking=True),
+            source_lengths=self.source_lengths.to(device, non_blocking=True),
+            target_input=self.target_input.to(device, non_blocking=True),
+            target_output=self.target_output.to(device, non_blocking=True),
+            target_lengths=self.target_lengths.to(device, non_blocking=True),
+        )
+
+
+def collate(
+    sources: Sequence[Row], targets: Sequence[Row], indices: Sequence[int] | Index
+) -> Batch:
+    """Pad ids (without BOS and EOS) into a batch."""
+    source, source_lengths = _padded(sources)
+    output, lengths = _padded(targets)
+    entered = np.empty_like(output)  # the target one position later, BOS first
+    entered[:, 0] = BOS
+    entered[:, 1:] = np.where(output[:, :-1] == EOS, PAD, output[:, :-1])
+    return Batch(
+        torch.from_numpy(source),
+        torch.from_numpy(source_lengths),
+        torch.from_numpy(entered),
+        torch.from_numpy(output),
+        torch.from_numpy(lengths),
+        np.asarray(indices, dtype=np.int64),
+        int(lengths.sum()),
+    )
+
+
+def collate_source(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Pad source ids (without EOS) -> ids with EOS (B, S) int64, lengths with EOS (B,) int64."""
+    padded, lengths = _padded(rows)
+    return torch.from_numpy(padded), torch.from_numpy(lengths)
+
+
+def _padded(rows: Sequence[Row]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows of ids -> (B, longest + 1) with EOS after each row, and lengths with EOS."""
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    padded = np.full((len(rows), int(lengths.max(initial=0)) + 1), PAD, dtype=np.int64)
+    if lengths.any():
+        real = np.arange(padded.shape[1]) < lengths[:, None]
+        padded[real] = np.concatenate([row for row in rows if len(row)])
+    padded[np.arange(len(rows)), lengths] = EOS
+    return padded, lengths + 1
+
+
+# -------------------------------------------------------------------------------- by length
+
+
+def length_order(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> Index:
+    """An order in which neighbours have nearly the same length on both sides.
+
+    By target length first; within one, by source length, upwards and downwards in turn, so that
+    examples on either side of a change of target length have like sources too.
+    """
+    target = target.astype(np.int64)
+    upwards = np.where(target % 2 == 0, 1, -1)
+    return np.lexsort((source.astype(np.int64) * upwards, target))
+
+
+def cut(source: npt.NDArray[Any], target: npt.NDArray[Any], budget: int) -> list[slice]:
+    """Cut rows, in their order, so that rows x the longest side (with EOS) stay within `budget`.
+
+    A row longer than the budget is a batch of its own.
+    """
+    longer = (np.maximum(source, target) + 1).tolist()
+    slices, start, widest = [], 0, 0
+    for i, width in enumerate(longer):
+        widest = max(widest, width)
+        if i > start and widest * (i + 1 - start) > budget:
+            slices.append(slice(start, i))
+            start, widest = i, width
+    if longer:
+        slices.append(slice(start, len(longer)))
+    return slices
+
+
+def fixed_batches(store: Store, batch_tokens: int) -> list[Index]:
+    """Every example once, by length, as arrays of indices: for validation."""
+    order = length_order(store.source_lengths, store.target_lengths)
+    slices = cut(store.source_lengths[order], store.target_lengths[order], batch_tokens)
+    return [order[part] for part in slices]
+
+
+# ---------------------------------------------------------------------------------- training
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    indices: Index
+    sources: list[Row]
+    targets: list[Row]
+    batches: list[Index]  # rows of this pool, shuffled batches
+
+
+class BatchStream:
+    """Training batches without end, epoch after epoch; `position` and `seek` are exact.
+
+    `batch_tokens` bounds size x the longer side, padding and end symbols included. Where a side's
+    segmentation is sampled (BPE-dropout), each pool is segmented anew in every epoch. A background
+    thread makes batches ahead; `close` ends it, and what goes wrong in it is raised by `next`.
+    """
+
+    def __init__(
+        self, store: Store, source: TextSide, target: TextSide, *, batch_tokens: int, seed: int
+    ) -> None:
+        self._store = store
+        self._sides = {"source": source, "target": target}
+        self._batch_tokens = batch_tokens
+        self._seed = seed
+        epoch_tokens = self._epoch_tokens()
+        self._epoch_size = max(1, math.ceil(epoch_tokens / batch_tokens))
+        pool_tokens = max(_POOL_TOKENS, _POOL_BATCHES * batch_tokens)
+        self._pools = max(1, round(epoch_tokens / pool_tokens))
+        self._position = (0, 0, 0)
+        self._progress = 0.0
+        self._worker: _Ahead | None = None
+
+    def _epoch_tokens(self) -> float:
+        """Padded size of an epoch; sampled segmentations, which are longer, by a small probe."""
+        store = self._store
+        tokens = store.padded_tokens / len(store)
+        if any(side.samples for side in self._sides.values()):
+            probe = np.linspace(0, len(store) - 1, min(_PROBE, len(store))).astype(np.int64)
+            rows = (self._rows(name, probe, self._seed) for name in ("source", "target"))
+            tokens = 1.0 + sum(max(len(s), len(t)) for s, t in zip(*rows, strict=True)) / len(probe)
+        return tokens * sum((part.stop - part.start) * part.weight for part in store.parts)
+
+    @property
+    def epoch_size(self) -> int:
+        """Batches of one epoch, estimated from its tokens."""
+        return self._epoch_size
+
+    @property
+    def epoch(self) -> float:
+        """Epochs consumed so far, with fraction."""
+        return self._progress
+
+    def position(self) -> dict[str, float]:
+        """Where the next batch comes from; JSON keeps it exactly, and `seek` goes on from there."""
+        epoch, pool, batch = self._position
+        return {"epoch": epoch, "pool": pool, "batch": batch, "progress": self._progress}
+
+    def seek(self, position: Mapping[str, float]) -> None:
+        """Go to a position of a stream with the same store, seed and budget."""
+        self.close()
+        epoch, pool, batch = (int(position[key]) for key in ("epoch", "pool", "batch"))
+        self._position = (epoch, pool, batch)
+        self._progress = float(position["progress"])
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._worker is None:
+            start = self._position
+            self._worker = _Ahead(lambda: self._from(start))
+        batch, self._position, self._progress = self._worker.get()
+        return batch
+
+    next = __next__
+
+    def close(self) -> None:
+        """End the background thread; iterating again starts another."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    # ------------------------------------------------------------ in the background thread
+
+    def _from(self, start: tuple[int, int, int]) -> Iterator[_Made]:
+        epoch, pool, batch = start
+        while True:
+            order = self._epoch_order(epoch)
+            bounds = np.linspace(0, len(order), self._pools + 1).astype(np.int64).tolist()
+            while pool < self._pools:
+                made = self._pool(epoch, pool, order[bounds[pool] : bounds[pool + 1]])
+                count = len(made.batches)
+                for i in range(batch, count):
+                    after = (epoch, pool, i + 1) if i + 1 < count else self._following(epoch, pool)
+                    progress = epoch + (pool + (i + 1) / count) / self._pools
+                    yield self._collate(made, i), after, progress
+                pool, batch = pool + 1, 0
+            epoch, pool = epoch + 1, 0
+
+    def _following(self, epoch: int, pool: int) -> tuple[int, int, int]:
+        return (epoch, pool + 1, 0) if pool + 1 < self._pools else (epoch + 1, 0, 0)
+
+    def _epoch_order(self, epoch: int) -> npt.NDArray[np.int32]:
+        """The examples of an epoch, shuffled: each `weight` times, fractions drawn anew."""
+        rng = np.random.default_rng([self._seed, epoch])
+        drawn = []
+        for part in self._store.parts:
+            whole = int(part.weight)
+            all_of = np.arange(part.start, part.stop, dtype=np.int32)
+            drawn += [all_of] * whole
+            extra = round((part.weight - whole) * len(all_of))
+            if whole == 0 and len(all_of):
+                extra = max(1, extra)  # no corpus of the recipe is left out altogether
+            if extra:
+                drawn.append(rng.choice(all_of, extra, replace=False))
+        order = drawn[0] if len(drawn) == 1 else np.concatenate(drawn)
+        rng.shuffle(order)
+        return order
+
+    def _pool(self, epoch: int, pool: int, indices: npt.NDArray[np.int32]) -> _Pool:
+        entropy = np.random.SeedSequence([self._seed, epoch, pool])
+        seeds = entropy.generate_state(3, np.uint64).tolist()
+        # The file's order, so that its pages are read once and forwards.
+        index = np.sort(indices).astype(np.int64)
+        sources = self._rows("source", index, seeds[0])
+        targets = self._rows("target", index, seeds[1])
+        self._store.release()
+        rng = np.random.default_rng(seeds[2])
+        # Shuffled before the stable sort by length: neighbours of one length differ by epoch.
+        shuffled = rng.permutation(len(index))
+        source = np.fromiter((len(sources[i]) for i in shuffled), np.int64, len(index))
+        target = np.fromiter((len(targets[i]) for i in shuffled), np.int64, len(index))
+        order = length_order(source, target)
+        slices = cut(source[order], target[order], self._batch_tokens)
+        rows = shuffled[order]
+        batches = [rows[slices[i]] for i in rng.permutation(len(slices))]
+        return _Pool(index, sources, targets, batches)
+
+    def _rows(self, name: str, index: Index, seed: int) -> list[Row]:
+        side = self._sides[name]
+        if side.samples:
+            text = self._store.source_text if name == "source" else self._store.target_text
+            rows: list[Row] = []
+            for part, start in enumerate(range(0, len(index), _SEGMENT)):
+                texts = text(index[start : start + _SEGMENT])
+                # Arrays: lists of a pool's ids would take ten times the memory.
+                rows += [np.array(ids, np.int32) for ids in side.segment(texts, seed=seed + part)]
+            return rows
+        ids = self._store.source_ids if name == "source" else self._store.target_ids
+        return list(ids(index))
+
+    def _collate(self, pool: _Pool, batch: int) -> Batch:
+        rows = pool.batches[batch].tolist()
+        return collate(
+            [pool.sources[i] for i in rows], [pool.targets[i] for i in rows], pool.indices[rows]
+        )
+
+
+_Made = tuple[Batch, tuple[int, int, int], float]  # a batch, the position after it, the progress
+
+
+class _Ahead:
+    """Runs a generator in a daemon thread, a bounded number of items ahead."""
+
+    def __init__(self, make: Callable[[], Iterator[_Made]]) -> None:
+        self._items: queue.Queue[_Made | BaseException] = queue.Queue(_AHEAD)
+        self._stop = threading.Event()
+        self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(make,), name="batches", daemon=True)
+        self._thread.start()
+
+    def _run(self, make: Callable[[], Iterator[_Made]]) -> None:
+        try:
+            for item in make():
+                self._put(item)
+                if self._stop.is_set():
+                    return
+        except BaseException as error:  # raised again where the batch was wanted
+            self._put(error)
+
+    def _put(self, item: _Made | BaseException) -> None:
+        while not self._stop.is_set():
+            try:
+                return self._items.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def get(self) -> _Made:
+        if self._failed is not None:
+            raise self._failed
+        item = self._items.get()
+        if isinstance(item, BaseException):
+            self._failed = item
+            raise item
+        return item
+
+    def close(self) -> None:
+        self._stop.set()
+        while True:  # a thread that waits for room gets it at once
+            try:
+                self._items.get_nowait()
+            except queue.Empty:
+                break
+        self._thread.join(timeout=60.0)

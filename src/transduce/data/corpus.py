@@ -1,0 +1,72 @@
+"""A corpus: examples from two line-aligned files, from a table, or from the catalogue."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from transduce.data.files import open_bytes, read_lines, sha256_of
+from transduce.data.formats import Example, Layout, table_format
+from transduce.errors import UsageError
+from transduce.recipe import CorpusOptions
+
+__all__ = ["Corpus", "Example", "open_bytes", "open_corpora", "read_lines"]
+
+
+class Corpus:
+    """The examples of one corpus, read from its files each time it is iterated.
+
+    Blank lines are examples with blank text, so that counts and line numbers hold. Errors while
+    iterating: DataError naming file and line for bytes that are not UTF-8 and missing columns, both
+    counts for files of different length (at their end), and for empty files.
+    """
+
+    def __init__(self, options: CorpusOptions, label: str, layout: Layout) -> None:
+        self.options = options
+        self.label = label
+        self.layout = layout
+        self._fingerprint: str | None = None
+
+    def __iter__(self) -> Iterator[Example]:
+        return self.layout.read()
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the files' bytes and how they are read; computed once."""
+        if self._fingerprint is None:
+            layout = self.layout
+            digest = hashlib.sha256()
+            for part in (layout.format, layout.source, layout.target, layout.split):
+                digest.update(f"{part}\n".encode())
+            for path in layout.paths:
+                digest.update(sha256_of(path).encode())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+
+def open_corpora(options: Sequence[CorpusOptions]) -> list[Corpus]:
+    """The corpora that some options name; files are looked for, and fetched, but not yet read.
+
+    Relative paths are relative to the working folder (a loaded recipe has absolute ones).
+    Errors: UsageError for unknown names and kinds of file, DataError for files that cannot be read.
+    """
+    corpora = [_open(one) for one in options]
+    for corpus in corpora:
+        for path in corpus.layout.paths:
+            open_bytes(path).close()  # before hours of work on the files that come first
+    return corpora
+
+
+def _open(options: CorpusOptions) -> Corpus:
+    if options.name is not None:
+        from transduce.data.catalog import layout_of
+
+        return Corpus(options, options.name, layout_of(options.name))
+    if options.source is None or options.target is None:
+        raise UsageError("a corpus needs `name`, or `source` and `target`")
+    if options.table is not None:
+        path = Path(options.table).expanduser()
+        layout = Layout(table_format(options.table), (path,), options.source, options.target)
+        return Corpus(options, path.name, layout)
+    paths = (Path(options.source).expanduser(), Path(options.target).expanduser())
+    return Corpus(options, f"{paths[0].name} + {paths[1].name}", Layout("lines", paths))

@@ -1,0 +1,257 @@
+"""From files to examples: line-aligned files, tables, JSON lines, and the formats of known sets."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+from transduce.data.files import COMPRESSED, count_lines, read_lines
+from transduce.errors import DataError, UsageError
+
+Format = Literal["lines", "tsv", "csv", "jsonl", "scan", "cmudict", "cmudict-stress"]
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One source with its target, and the file and line (from 1) it came from."""
+
+    source: str
+    target: str | None
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which files hold a corpus, and how to read them.
+
+    `source` and `target` name columns (tsv, csv) or fields (jsonl); `split` is cmudict's. With
+    `errors` "replace", bytes that are not UTF-8 read as U+FFFD instead of being an error.
+    """
+
+    format: Format
+    paths: tuple[Path, ...]
+    source: str = "1"
+    target: str = "2"
+    split: str = ""
+    errors: Literal["strict", "replace"] = "strict"
+
+    def read(self) -> Iterator[Example]:
+        """The examples, as a stream. Errors: DataError naming file and line."""
+        return READERS[self.format](self)
+
+
+def table_format(path: str) -> Format:
+    """The format that a table's name tells; UsageError when it tells none."""
+    name = path
+    for suffix in COMPRESSED:
+        name = name.removesuffix(suffix)
+    formats: dict[str, Format] = {
+        ".tsv": "tsv",
+        ".tab": "tsv",
+        ".csv": "csv",
+        ".jsonl": "jsonl",
+        ".ndjson": "jsonl",
+    }
+    found = formats.get(Path(name).suffix.lower())
+    if found is None:
+        raise UsageError(f"{path}: a table is a .tsv, .csv or .jsonl file (also .gz, .xz, .zst)")
+    return found
+
+
+# ------------------------------------------------------------------------------------- lines
+
+
+def _lines(layout: Layout) -> Iterator[Example]:
+    """Two files, whose n-th lines belong together."""
+    first, second = layout.paths
+    name = str(first)
+    sources, targets = read_lines(first, layout.errors), read_lines(second, layout.errors)
+    number = 0
+    while True:
+        source, target = next(sources, None), next(targets, None)
+        if source is None or target is None:
+            break
+        number += 1
+        yield Example(source, target, name, number)
+    if source is not None or target is not None:
+        left, right = count_lines(first), count_lines(second)
+        raise DataError(
+            f"{first} has {left:,} lines, {second} has {right:,}: line n of one must be the "
+            "translation of line n of the other"
+        )
+    if not number:
+        raise DataError(f"{first} and {second} are empty")
+
+
+# ------------------------------------------------------------------------------------ tables
+
+
+def _tsv(layout: Layout) -> Iterator[Example]:
+    """Columns between tabs; quotation marks mean themselves."""
+    path = layout.paths[0]
+    lines = enumerate(read_lines(path, layout.errors), 1)
+    return _columns(layout, ((number, line.split("\t")) for number, line in lines))
+
+
+def _csv(layout: Layout) -> Iterator[Example]:
+    """Columns between commas, quoted where needed (RFC 4180); a field may span lines."""
+    path = layout.paths[0]
+    csv.field_size_limit(2**31 - 1)  # the default refuses fields above 131,072 characters
+    reader = csv.reader((line + "\n" for line in read_lines(path, layout.errors)), strict=True)
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        while True:
+            number = reader.line_num + 1
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                raise DataError(f"{path}:{number}: not CSV: {error}") from None
+            if row is None:
+                return
+            yield number, row
+
+    return _columns(layout, rows())
+
+
+def _columns(layout: Layout, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Example]:
+    """Two columns, by number (there is no header) or by name (the first row is the header)."""
+    name = str(layout.paths[0])
+    numbered = layout.source.isdecimal() and layout.target.isdecimal()
+    if not numbered and (layout.source.isdecimal() or layout.target.isdecimal()):
+        raise UsageError(f"{name}: give both columns by number, or both by name")
+    if numbered:
+        source, target = int(layout.source) - 1, int(layout.target) - 1
+        if source < 0 or target < 0:
+            raise UsageError(f"{name}: columns are numbered from 1")
+    else:
+        _, header = next(rows, (0, []))
+        source, target = (_column(name, header, key) for key in (layout.source, layout.target))
+    needed = max(source, target) + 1
+    empty = True
+    for number, row in rows:
+        empty = False
+        if len(row) < needed:
+            if any(row):
+                raise DataError(f"{name}:{number}: {len(row)} columns; column {needed} is needed")
+            yield Example("", "", name, number)  # a blank line: for others to count and drop
+            continue
+        yield Example(row[source], row[target], name, number)
+    if empty:
+        raise DataError(f"{name} is empty" + ("" if numbered else ", but for its header"))
+
+
+def _column(name: str, header: list[str], wanted: str) -> int:
+    if not header:
+        raise DataError(f"{name} is empty")
+    if wanted not in header:
+        there = ", ".join(f"`{column}`" for column in header[:20])
+        raise DataError(f"{name}:1: no column `{wanted}` in the header: {there}")
+    return header.index(wanted)
+
+
+def _jsonl(layout: Layout) -> Iterator[Example]:
+    """One JSON object a line; `a.b` finds field b of the object in field a."""
+    path = layout.paths[0]
+    name = str(path)
+    number = 0
+    for number, line in enumerate(read_lines(path, layout.errors), 1):
+        if not line.strip():
+            yield Example("", "", name, number)
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{name}:{number}: not JSON: {error}") from None
+        where = f"{name}:{number}"
+        yield Example(
+            _field(row, layout.source, where), _field(row, layout.target, where), name, number
+        )
+    if not number:
+        raise DataError(f"{name} is empty")
+
+
+def _field(row: Any, wanted: str, where: str) -> str:
+    value = row.get(wanted) if isinstance(row, dict) else None
+    if value is None:
+        value = row
+        for key in wanted.split("."):
+            if not isinstance(value, dict) or key not in value:
+                there = ", ".join(f"`{key}`" for key in row) if isinstance(row, dict) else ""
+                raise DataError(f"{where}: no field `{wanted}`; there is: {there or 'none'}")
+            value = value[key]
+    if not isinstance(value, str):
+        kind = "null" if value is None else type(value).__name__
+        raise DataError(f"{where}: field `{wanted}` is {kind}, not text")
+    # \ud800 in JSON makes half a character, which no UTF-8 can hold.
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+# -------------------------------------------------------------------------------- known sets
+
+_SCAN = re.compile(r"IN: (.*) OUT: (.*)")
+
+
+def _scan(layout: Layout) -> Iterator[Example]:
+    """Commands and actions of SCAN (Lake and Baroni 2018, 1711.00350)."""
+    path = layout.paths[0]
+    for number, line in enumerate(read_lines(path, layout.errors), 1):
+        match = _SCAN.fullmatch(line.strip())
+        if match is None:
+            raise DataError(f"{path}:{number}: not of the form `IN: … OUT: …`")
+        yield Example(match[1].strip(), match[2].strip(), str(path), number)
+
+
+_VARIANT = re.compile(r"\(\d+\)$")
+
+
+def _cmudict(layout: Layout) -> Iterator[Example]:
+    """Words and phones of one split of CMUdict.
+
+    A word is in one split with all its pronunciations; those that differ in stress alone are one
+    where stress is left out.
+    """
+    path = layout.paths[0]
+    stress = layout.format == "cmudict-stress"
+
+    def entries() -> Iterator[tuple[str, str, int]]:
+        for number, line in enumerate(read_lines(path, layout.errors), 1):
+            entry, _, _ = line.partition("#")
+            word, _, phones = entry.strip().partition(" ")
+            if word:
+                marks = phones if stress else re.sub(r"\d", "", phones)
+                yield _VARIANT.sub("", word), " ".join(marks.split()), number
+
+    for word, variants in groupby(entries(), key=lambda entry: entry[0]):
+        if word_split(word) != layout.split:
+            continue
+        seen: set[str] = set()
+        for _, phones, number in variants:
+            if phones not in seen:
+                seen.add(phones)
+                yield Example(word, phones, str(path), number)
+
+
+def word_split(word: str) -> str:
+    """Train (93 %), valid (2 %) or test (5 %), from the SHA-256 of the word alone."""
+    share = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") % 100
+    return "valid" if share < 2 else "test" if share < 7 else "train"
+
+
+READERS: dict[str, Callable[[Layout], Iterator[Example]]] = {
+    "lines": _lines,
+    "tsv": _tsv,
+    "csv": _csv,
+    "jsonl": _jsonl,
+    "scan": _scan,
+    "cmudict": _cmudict,
+    "cmudict-stress": _cmudict,
+}

@@ -1,0 +1,184 @@
+"""Prepared corpora: ids of every kept example in memory-mapped files, reused by content hash.
+
+Preparing streams through the corpora in chunks, so that memory does not grow with them; reading
+touches only the pages of the examples asked for, and `release` lets go of those.
+
+A prepared folder holds, for each side, ids in a row (uint16 or uint32), the offset of each example
+(int64, one more than examples) and its length; where segmentation is sampled in training, also the
+normalised text and its offsets; and the line each example came from.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import mmap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from transduce.errors import DataError
+
+FORMAT_VERSION = 1
+META = "meta.json"
+Indices = npt.NDArray[np.int64] | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The examples `start` to `stop` came from one corpus, drawn `weight` times per epoch."""
+
+    label: str
+    start: int
+    stop: int
+    weight: float
+
+
+class Ragged:
+    """Rows of different length in one memory-mapped file, with an offset file beside it."""
+
+    def __init__(self, folder: Path, name: str, dtype: str, rows: int) -> None:
+        self._offsets = _map(folder / f"{name}.offsets", "int64", rows + 1)
+        self._values = _map(folder / name, dtype, int(self._offsets[-1]))
+
+    def rows(self, indices: Indices) -> list[npt.NDArray[Any]]:
+        """Copies of the rows, so that no page stays in use."""
+        index = np.asarray(indices, dtype=np.int64)
+        starts, stops = self._offsets[index].tolist(), self._offsets[index + 1].tolist()
+        values = self._values
+        return [np.array(values[a:b]) for a, b in zip(starts, stops, strict=True)]
+
+    def release(self) -> None:
+        """Give the mapped pages back to the system."""
+        _release(self._offsets)
+        _release(self._values)
+
+
+class Store:
+    """The prepared examples of one or more corpora, in the order of the files.
+
+    `counts` has "kept" and, for each reason, how many were dropped. Raises DataError when the
+    folder's files are not those that were written.
+    """
+
+    def __init__(self, folder: Path, *, weights: Sequence[float] | None = None) -> None:
+        self.folder = folder
+        meta = read_meta(folder)
+        self._meta = meta
+        self.counts: dict[str, int] = meta["counts"]
+        self._size: int = meta["size"]
+        given = [1.0] * len(meta["parts"]) if weights is None else weights
+        self.parts = [
+            Part(part["label"], part["start"], part["stop"], weight)
+            for part, weight in zip(meta["parts"], given, strict=True)
+        ]
+        self._file_starts = [start for start, _ in meta["files"]]
+        self._file_names = [name for _, name in meta["files"]]
+        self._ids = {s: Ragged(folder, f"{s}.ids", meta["ids"][s], self._size) for s in SIDES}
+        self._texts = {s: Ragged(folder, f"{s}.text", "uint8", self._size) for s in meta["texts"]}
+        self._lengths = {s: _map(folder / f"{s}.lengths", "int32", self._size) for s in SIDES}
+        self._lines = _map(folder / "lines", "int32", self._size)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def padded_tokens(self) -> int:
+        """Sum over examples of the longer side's length with its end symbol: size of an epoch."""
+        return int(self._meta["padded_tokens"])
+
+    @property
+    def target_tokens(self) -> int:
+        """Target tokens, end symbols included."""
+        return int(self._meta["target_tokens"])
+
+    @property
+    def source_lengths(self) -> npt.NDArray[np.int32]:
+        """(N,) tokens of each source, without EOS; memory-mapped."""
+        return self._lengths["source"]
+
+    @property
+    def target_lengths(self) -> npt.NDArray[np.int32]:
+        """(N,) tokens of each target, without EOS; memory-mapped."""
+        return self._lengths["target"]
+
+    def source_ids(self, indices: Indices) -> list[npt.NDArray[Any]]:
+        """Ids of the best segmentation of each source, without BOS and EOS."""
+        return self._ids["source"].rows(indices)
+
+    def target_ids(self, indices: Indices) -> list[npt.NDArray[Any]]:
+        """Ids of the best segmentation of each target, without BOS and EOS."""
+        return self._ids["target"].rows(indices)
+
+    def source_text(self, indices: Indices) -> list[str]:
+        """Normalised sources; only where the source's segmentation is sampled in training."""
+        return self._text("source", indices)
+
+    def target_text(self, indices: Indices) -> list[str]:
+        """Normalised targets; only where the target's segmentation is sampled in training."""
+        return self._text("target", indices)
+
+    def _text(self, side: str, indices: Indices) -> list[str]:
+        return [row.tobytes().decode("utf-8") for row in self._texts[side].rows(indices)]
+
+    def where(self, index: int) -> tuple[str, int]:
+        """File and line (from 1) that an example came from."""
+        if not 0 <= index < self._size:
+            raise IndexError(f"example {index} of {self._size}")
+        file = self._file_names[bisect.bisect_right(self._file_starts, index) - 1]
+        return file, int(self._lines[index])
+
+    def dropped(self) -> dict[str, int]:
+        """How many examples were left out, by reason."""
+        return {reason: n for reason, n in self.counts.items() if reason != "kept"}
+
+    def release(self) -> None:
+        """Give mapped pages back, so that resident memory stays flat over an epoch."""
+        for ragged in (*self._ids.values(), *self._texts.values()):
+            ragged.release()
+        for array in (*self._lengths.values(), self._lines):
+            _release(array)
+
+
+SIDES = ("source", "target")
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The description of a prepared folder, once every file has the size written there."""
+    try:
+        meta: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
+        sizes: dict[str, int] = meta["bytes"]
+        version = meta["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder} is not a prepared corpus, or is damaged ({error})") from None
+    if version != FORMAT_VERSION:
+        raise DataError(f"{folder} is a prepared corpus of format {version}, not {FORMAT_VERSION}")
+    for name, size in sizes.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            raise DataError(f"{path} is missing, or altered since it was written; delete {folder}")
+    return meta
+
+
+def _map(path: Path, dtype: str, count: int) -> npt.NDArray[Any]:
+    if count == 0:  # an empty file cannot be mapped
+        return np.empty(0, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="r", shape=(count,))
+
+
+def _release(array: npt.NDArray[Any]) -> None:
+    mapped = getattr(array, "_mmap", None)
+    if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def flatten(
+    rows: Iterable[Sequence[int]], lengths: npt.NDArray[Any], dtype: str
+) -> npt.NDArray[Any]:
+    """Rows in a row, as one array."""
+    return np.fromiter(chain.from_iterable(rows), dtype=dtype, count=int(lengths.sum()))

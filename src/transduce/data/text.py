@@ -1,0 +1,168 @@
+"""A text side: normalisation, then a tokenizer; what everything above sees of text."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from transduce.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
+from transduce.data.tokenizers.build import EXTENSIONS
+from transduce.errors import DataError
+from transduce.recipe import TextOptions
+
+# Control characters (NUL, tab, escape, …) and the two Unicode line ends. Format characters stay:
+# emoji and several scripts are misspelled without their joiners.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def clean(text: str) -> str:
+    """Every control character and line end becomes a space, so that the text is one line."""
+    return _CONTROL.sub(" ", text)
+
+
+class TextSide:
+    """Source or target text: `options` say how it is normalised, `tokenizer` how it is cut.
+
+    Ids are without BOS and EOS; batches add them.
+    """
+
+    def __init__(self, options: TextOptions, tokenizer: Tokenizer) -> None:
+        self.options = options
+        self.tokenizer = tokenizer
+        self._normalize = normalizer(options)
+
+    @property
+    def size(self) -> int:
+        """The number of ids."""
+        return self.tokenizer.size
+
+    @property
+    def samples(self) -> bool:
+        """Whether `segment` with a seed differs from without: segmentation is regularised."""
+        options = self.options.tokenizer
+        return options.kind in ("bpe", "unigram") and options.dropout > 0.0
+
+    def normalize(self, text: str) -> str:
+        """The text as the tokenizer gets it: one line, stripped, in the recipe's normal form."""
+        return self._normalize(text)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of one raw text."""
+        return self.tokenizer.encode(self._normalize(text))
+
+    def encode_batch(self, texts: Sequence[str], *, seed: int | None = None) -> list[list[int]]:
+        """Ids of raw texts; with a seed, a sampled segmentation (see `Tokenizer.encode_batch`)."""
+        return self.segment([self._normalize(text) for text in texts], seed=seed)
+
+    def segment(self, normalized: Sequence[str], *, seed: int | None = None) -> list[list[int]]:
+        """Ids of texts that `normalize` has seen already."""
+        return self.tokenizer.encode_batch(normalized, seed=seed)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, always one line."""
+        return clean(self.tokenizer.decode(ids))
+
+    def decode_tokens(self, tokens: Sequence[str]) -> str:
+        """Text of tokens, some of which may be from outside the vocabulary; one line."""
+        return clean(self.tokenizer.decode_tokens(tokens))
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """One printable string per id."""
+        return self.tokenizer.tokens(ids)
+
+    def fingerprint(self) -> str:
+        """A hash that differs whenever the same raw text could get other ids."""
+        tree = [self.options.lowercase, self.options.normalize, self.options.language]
+        return hashlib.sha256(
+            (json.dumps(tree) + self.tokenizer.fingerprint()).encode()
+        ).hexdigest()
+
+    def save(self, folder: Path, stem: str) -> Path:
+        """Write the tokenizer (the options are the recipe's to keep) and return its path."""
+        return self.tokenizer.save(folder, stem)
+
+    @classmethod
+    def load(cls, folder: Path, stem: str, options: TextOptions) -> TextSide:
+        """Read what `save` wrote; DataError when it is missing, damaged or of another kind."""
+        wanted = options.tokenizer.kind
+        path = folder / f"{stem}{EXTENSIONS[wanted]}"
+        tokenizer = load_tokenizer(path, dropout=options.tokenizer.dropout)
+        if tokenizer.kind != wanted:
+            raise DataError(f"{path} holds a {tokenizer.kind} tokenizer; the recipe says {wanted}")
+        return cls(options, tokenizer)
+
+
+def train_sides(
+    source: TextOptions,
+    target: TextOptions,
+    pairs: Callable[[], Iterable[tuple[str, str | None]]],
+    *,
+    seed: int,
+) -> tuple[TextSide, TextSide]:
+    """Learn both tokenizers, or the one they share, from pairs of raw texts.
+
+    `pairs` is called once per pass over the corpus (one if shared, else two); nothing is kept.
+    """
+    to_source, to_target = normalizer(source), normalizer(target)
+
+    def sources() -> Iterator[str]:
+        return (to_source(text) for text, _ in pairs())
+
+    def targets() -> Iterator[str]:
+        return (to_target(text) for _, text in pairs() if text is not None)
+
+    def both() -> Iterator[str]:
+        for text, other in pairs():
+            yield to_source(text)
+            if other is not None:
+                yield to_target(other)
+
+    if source.tokenizer.shared:
+        shared = train_tokenizer(source.tokenizer, both(), seed=seed)
+        return TextSide(source, shared), TextSide(target, shared)
+    first = train_tokenizer(source.tokenizer, sources(), seed=seed)
+    second = train_tokenizer(target.tokenizer, targets(), seed=seed)
+    return TextSide(source, first), TextSide(target, second)
+
+
+@functools.lru_cache(maxsize=64)
+def normalizer(options: TextOptions) -> Callable[[str], str]:
+    """The normalisation of a side as one function of the raw text.
+
+    `punctuation` applies the rules of Moses' normalize-punctuation.perl for the side's language,
+    after lower-casing, which is the order of the Multi30k convention.
+    """
+    form = options.normalize
+    lower = options.lowercase
+    punctuation = _moses_punctuation(options.language) if form == "punctuation" else None
+
+    def normalize(text: str) -> str:
+        text = _CONTROL.sub(" ", text)
+        if form == "nfkc":
+            # NFKC can make new spaces, never new control characters.
+            text = unicodedata.normalize("NFKC", text)
+        elif form != "none" and not text.isascii():
+            text = unicodedata.normalize("NFC", text)
+        if lower:
+            text = text.lower()
+        if punctuation is not None:
+            text = punctuation(text)
+        return text.strip()
+
+    return normalize
+
+
+def _moses_punctuation(language: str | None) -> Callable[[str], str]:
+    from sacremoses import MosesPunctNormalizer
+
+    rules = MosesPunctNormalizer(lang=language or "en")
+
+    def apply(text: str) -> str:
+        return str(rules.normalize(text))
+
+    return apply
