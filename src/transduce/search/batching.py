@@ -1,0 +1,88 @@
+"""From a stream of inputs of any length to batches that fit, and back into order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from transduce.errors import DataError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_windows(
+    items: Iterable[Item],
+    answer: Callable[[list[Item]], list[Result]],
+    width: Callable[[Item], int],
+    budget: int,
+    window: int,
+) -> Iterator[Result]:
+    """Answer a stream of items in order, holding `window` of them at a time.
+
+    Within a window the items are sorted by width and cut into batches of at most `budget`
+    positions (items x the widest of them, but at least one item).
+    """
+    stream = iter(items)
+    while chunk := list(islice(stream, window)):
+        results: list[Result | None] = [None] * len(chunk)
+        # The widest first: what does not fit into memory shows at once.
+        order = sorted(range(len(chunk)), key=lambda i: -width(chunk[i]))
+        start = 0
+        while start < len(order):
+            size = max(1, budget // max(1, width(chunk[order[start]])))
+            batch = order[start : start + size]
+            answers = _answer_or_halve([chunk[i] for i in batch], answer, width)
+            for i, result in zip(batch, answers, strict=True):
+                results[i] = result
+            start += size
+        yield from results  # type: ignore[misc]  # every one has been answered
+
+
+def _answer_or_halve(
+    batch: list[Item], answer: Callable[[list[Item]], list[Result]], width: Callable[[Item], int]
+) -> list[Result]:
+    """The answers to a batch; where memory does not suffice, half of it at a time."""
+    try:
+        return answer(batch)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        if len(batch) == 1:
+            raise DataError(
+                f"an input of {width(batch[0])} positions does not fit into memory; "
+                f"shorten it, or use a smaller beam"
+            ) from error
+    half = len(batch) // 2
+    parts = batch[:half], batch[half:]
+    return [result for part in parts for result in _answer_or_halve(part, answer, width)]
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch says so on the CPU by a RuntimeError with this text."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def evaluating(model: object) -> Iterator[None]:
+    """Switch off dropout for the time of the block, and leave every module as it was."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def positions(ids: Sequence[int]) -> int:
+    """How many positions a sequence has with its end symbol."""
+    return len(ids) + 1

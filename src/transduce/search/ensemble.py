@@ -1,0 +1,95 @@
+"""Several models searched as one (Sutskever et al. 2014, 1409.3215, section 3.6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from transduce.errors import UsageError
+from transduce.model.state import Memory, State, Step
+from transduce.search.interface import SearchModel
+
+
+@dataclass(frozen=True)
+class EnsembleMemory:
+    """One memory of each model."""
+
+    members: list[Memory]
+
+    def keep(self, rows: Tensor) -> EnsembleMemory:
+        return EnsembleMemory([memory.keep(rows) for memory in self.members])
+
+
+@dataclass(frozen=True)
+class EnsembleState(State):
+    """One state of each model; all of them carry the same hypotheses."""
+
+    members: list[State]
+
+    def select(self, hypotheses: Tensor) -> EnsembleState:
+        return EnsembleState([state.select(hypotheses) for state in self.members])
+
+    def keep(self, rows: Tensor) -> EnsembleState:
+        return EnsembleState([state.keep(rows) for state in self.members])
+
+
+class Ensemble(nn.Module):
+    """Models with the same vocabularies; the probability of a token is the mean of theirs.
+
+    Attention is the mean over the models that have one.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        super().__init__()
+        if not models:
+            raise UsageError("an ensemble needs at least one model")
+        self.models = nn.ModuleList(models)
+
+    @property
+    def _members(self) -> list[SearchModel]:
+        return cast("list[SearchModel]", list(self.models))
+
+    def encode(self, source: Tensor, lengths: Tensor) -> EnsembleMemory:
+        return EnsembleMemory([model.encode(source, lengths) for model in self._members])
+
+    def start(self, memory: EnsembleMemory) -> EnsembleState:
+        pairs = zip(self._members, memory.members, strict=True)
+        return EnsembleState([model.start(one) for model, one in pairs])
+
+    def step(self, tokens: Tensor, state: EnsembleState, memory: EnsembleMemory) -> Step:
+        members = zip(self._members, state.members, memory.members, strict=True)
+        steps = [model.step(tokens, one, its_memory) for model, one, its_memory in members]
+        return Step(
+            mean_log_probs([step.log_probs for step in steps]),
+            EnsembleState([step.state for step in steps]),
+            mean_attention([step.attention for step in steps]),
+        )
+
+    def forward(
+        self, source: Tensor, lengths: Tensor, target_input: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Teacher-forced log-probabilities (B, T, V) and attention (B, T, S) or None."""
+        answers = [model(source, lengths, target_input) for model in self._members]
+        return mean_log_probs([a[0] for a in answers]), mean_attention([a[1] for a in answers])
+
+
+def mean_log_probs(members: list[Tensor]) -> Tensor:
+    """Logarithm of the mean probability; each (..., V), and so is the result."""
+    sizes = {log_probs.shape[-1] for log_probs in members}
+    if len(sizes) > 1:
+        raise UsageError(
+            f"models of an ensemble need the same target vocabulary; theirs have "
+            f"{' and '.join(str(size) for size in sorted(sizes))} tokens"
+        )
+    return torch.logsumexp(torch.stack(members), dim=0) - math.log(len(members))
+
+
+def mean_attention(members: list[Tensor | None]) -> Tensor | None:
+    """The mean of those that are not None; each (..., S)."""
+    real = [attention for attention in members if attention is not None]
+    return torch.stack(real).mean(dim=0) if real else None

@@ -1,0 +1,81 @@
+"""The log-probability a model gives to targets that are already there: filtering, reranking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from transduce.data.batches import collate
+from transduce.search.batching import evaluating, in_windows, positions
+from transduce.search.interface import SearchModel
+
+Pair = tuple[Sequence[int], Sequence[int]]  # ids of source and target, without BOS and EOS
+
+
+class Forced(NamedTuple):
+    """One target's scores.
+
+    log_prob: natural logarithm of its probability, EOS included. token_scores: of each token and,
+    last, of EOS. attention: (T, S) float32 with T = tokens + 1, or None without attention.
+    """
+
+    log_prob: float
+    token_scores: list[float]
+    attention: np.ndarray | None
+
+
+def force_score(
+    model: SearchModel,
+    sources: Iterable[Sequence[int]],
+    targets: Iterable[Sequence[int]],
+    *,
+    device: torch.device | str = "cpu",
+    batch_tokens: int = 2000,
+) -> list[Forced]:
+    """Score every target given its source, in order; ValueError if there are more of one."""
+    pairs = zip(sources, targets, strict=True)
+    return list(force_stream(model, pairs, device=device, batch_tokens=batch_tokens))
+
+
+def force_stream(
+    model: SearchModel,
+    pairs: Iterable[Pair],
+    *,
+    device: torch.device | str = "cpu",
+    batch_tokens: int = 2000,
+    window: int = 2048,
+) -> Iterator[Forced]:
+    """Score a stream of pairs in order, reading `window` of them at a time.
+
+    batch_tokens: padded positions of a batch, of source or target, whichever has more; one batch
+    holds log-probabilities of so many positions x the vocabulary.
+    """
+
+    def answer(batch: list[Pair]) -> list[Forced]:
+        with evaluating(model):
+            return _force_batch(model, batch, torch.device(device))
+
+    def width(pair: Pair) -> int:
+        return max(positions(pair[0]), positions(pair[1]))
+
+    return in_windows(pairs, answer, width, batch_tokens, window)
+
+
+@torch.inference_mode()
+def _force_batch(model: SearchModel, pairs: list[Pair], device: torch.device) -> list[Forced]:
+    sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    batch = collate(sources, targets, np.arange(len(pairs))).to(device)
+    log_probs, attention = model(batch.source, batch.source_lengths, batch.target_input)
+    gold = batch.target_output.unsqueeze(2)
+    scores = log_probs.gather(2, gold).squeeze(2).float().numpy(force=True)
+    weights = None if attention is None else attention.float().numpy(force=True)
+    results = []
+    for b, (source, target) in enumerate(pairs):
+        rows, columns = positions(target), positions(source)
+        token_scores: list[float] = scores[b, :rows].tolist()
+        part = None if weights is None else weights[b, :rows, :columns].copy()
+        results.append(Forced(sum(token_scores), token_scores, part))
+    return results

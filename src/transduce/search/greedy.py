@@ -1,0 +1,69 @@
+"""Greedy search: the best token at every position, without the bookkeeping of a beam."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transduce.data.tokenizers.base import BOS, EOS
+from transduce.recipe import SearchOptions
+from transduce.search.candidates import best_continuations
+from transduce.search.history import Chosen, History, Record
+from transduce.search.hypothesis import Hypothesis
+from transduce.search.interface import SearchModel
+from transduce.search.limits import Limits, remaining
+
+
+@torch.inference_mode()
+def greedy_search(
+    model: SearchModel, source: Tensor, lengths: Tensor, options: SearchOptions
+) -> list[list[Hypothesis]]:
+    """One hypothesis for each sentence, the one that a beam of 1 finds.
+
+    source (B, S) int64 padded, lengths (B,) real positions with EOS -> B lists of one hypothesis.
+    """
+    batch, device = len(lengths), source.device
+    limits = Limits.of(lengths, options)
+    history = History(batch, 1)
+    stops = torch.zeros(batch, dtype=torch.int64, device=device)  # step at which each took EOS
+    finished = torch.zeros(batch, dtype=torch.bool, device=device)  # and took it by its own choice
+    memory = model.encode(source, lengths)
+    state = model.start(memory)
+    rows = torch.arange(batch, device=device)
+    tokens = torch.full((batch, 1), BOS, device=device)
+    done = torch.zeros_like(finished)
+    zeros = torch.zeros((batch, 1), device=device)
+    history.stretch(rows)
+    for t in range(limits.largest_max + 1):
+        step = model.step(tokens, state, memory)
+        state, log_probs = step.state, step.log_probs
+        end = log_probs[:, :, EOS].clone()
+        log_probs[:, :, :EOS] = -math.inf  # PAD and BOS are never generated
+        if t < limits.largest_min:
+            short = (limits.min[rows] > t).unsqueeze(1)
+            log_probs[:, :, EOS] = end.masked_fill(short, -math.inf)
+        gains, tokens = best_continuations(log_probs, zeros[: len(rows)], 1)
+        history.record(Record(end, tokens, None, gains, step.attention))
+        chose = tokens.squeeze(1) == EOS
+        stop = (chose | (limits.max[rows] <= t)) & ~done
+        stops[rows] = torch.where(stop, t, stops[rows])
+        finished[rows] |= stop & chose
+        done = done | stop
+        kept = remaining(done, t)
+        if kept is not None:
+            if not len(kept):
+                break
+            rows, tokens, done = rows[kept], tokens[kept], done[kept]
+            memory, state = memory.keep(kept), state.keep(kept)
+            history.stretch(rows)
+    step_of = stops.unsqueeze(1).numpy(force=True)
+    chosen = Chosen(
+        step=step_of,
+        slot=np.zeros_like(step_of),
+        finished=finished.unsqueeze(1).numpy(force=True),
+        real=np.ones(step_of.shape, dtype=bool),
+    )
+    return history.assemble(chosen, limits.sources, options)

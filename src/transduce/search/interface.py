@@ -1,0 +1,66 @@
+"""What search asks of a model: three calls, and two on what they return.
+
+`model.Seq2Seq` and `search.Ensemble` both have this shape; search never asks which one it drives.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class SearchMemory(Protocol):
+    """What `encode` leaves, for B sentences."""
+
+    def keep(self, rows: Tensor) -> SearchMemory:
+        """Only the sentences `rows` (B',) int64."""
+        ...
+
+
+class SearchState(Protocol):
+    """What the decoder carries for (B, K) hypotheses."""
+
+    def select(self, hypotheses: Tensor) -> SearchState:
+        """New hypothesis k of sentence b continues old `hypotheses[b, k]`; (B, K') int64."""
+        ...
+
+    def keep(self, rows: Tensor) -> SearchState:
+        """Only the sentences `rows` (B',) int64."""
+        ...
+
+
+class SearchStep(Protocol):
+    """One target position: log_probs (B, K, V) float32, state, attention (B, K, S) or None.
+
+    Search overwrites columns of `log_probs`, so every step must return a tensor of its own.
+    """
+
+    @property
+    def log_probs(self) -> Tensor: ...
+    @property
+    def state(self) -> Any: ...
+    @property
+    def attention(self) -> Tensor | None: ...
+
+
+class SearchModel(Protocol):
+    """A model, or several as one, that can be searched and can score given targets."""
+
+    def encode(self, source: Tensor, lengths: Tensor) -> Any:
+        """source (B, S) int64 padded, lengths (B,) -> a SearchMemory."""
+        ...
+
+    def start(self, memory: Any) -> Any:
+        """The SearchState before the first target position, K = 1."""
+        ...
+
+    def step(self, tokens: Tensor, state: Any, memory: Any) -> SearchStep:
+        """tokens (B, K) int64, the last of each hypothesis; K is that of the state."""
+        ...
+
+    def __call__(
+        self, source: Tensor, lengths: Tensor, target_input: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Teacher-forced: target_input (B, T) -> log_probs (B, T, V), attention (B, T, S)."""
+        ...

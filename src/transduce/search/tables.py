@@ -1,0 +1,93 @@
+"""Which hypotheses have come to an end, and whether a sentence needs more."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transduce.search.history import Chosen
+
+
+@dataclass
+class Tables:
+    """The n best ended hypotheses of each of B sentences.
+
+    finished, unfinished: (B, n) normalised scores, best first, -inf where there is none: those
+    that chose EOS, and those cut off at the longest target. finished_at, unfinished_at: (B, n)
+    where each stood: step * beam + slot. count: (B,) finished so far, n or more. done: (B,).
+    """
+
+    finished: Tensor
+    finished_at: Tensor
+    unfinished: Tensor
+    unfinished_at: Tensor
+    count: Tensor
+    done: Tensor
+    beam: int
+
+    @classmethod
+    def empty(cls, batch: int, n_best: int, beam: int, device: torch.device) -> Tables:
+        nothing = torch.full((batch, n_best), -math.inf, device=device)
+        nowhere = torch.zeros((batch, n_best), dtype=torch.int64, device=device)
+        count = torch.zeros(batch, dtype=torch.int64, device=device)
+        return cls(
+            nothing, nowhere, nothing.clone(), nowhere.clone(), count, count.bool(), beam=beam
+        )
+
+    def finish(self, scores: Tensor, ends: Tensor, t: int) -> None:
+        """Enter the hypotheses of step t that chose EOS; scores normalised, ends: both (B, K)."""
+        new = scores.masked_fill(~ends | self.done.unsqueeze(1), -math.inf)
+        self.count += (new > -math.inf).sum(dim=1)
+        self.finished, self.finished_at = self._merge(self.finished, self.finished_at, new, t)
+
+    def close(self, scores: Tensor, ends: Tensor, rows: Tensor, t: int) -> None:
+        """Enter all others of the sentences `rows` (B,) boolean, which may not go on."""
+        new = scores.masked_fill(ends | ~(rows & ~self.done).unsqueeze(1), -math.inf)
+        self.unfinished, self.unfinished_at = self._merge(
+            self.unfinished, self.unfinished_at, new, t
+        )
+
+    def settle(self, best_live: Tensor, at_end: Tensor) -> None:
+        """Decide which sentences are done.
+
+        best_live: (B,) the highest score that any live hypothesis can still reach, -inf without
+        live ones. at_end: (B,) boolean, at the longest target.
+        """
+        beaten = best_live <= self.finished[:, -1]
+        self.done = self.done | beaten | at_end | (self.count >= self.beam)
+
+    def _merge(self, old: Tensor, old_at: Tensor, new: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        at = torch.arange(t * self.beam, t * self.beam + new.shape[1], device=new.device)
+        scores, picked = torch.cat([old, new], dim=1).topk(old.shape[1])
+        return scores, torch.cat([old_at, at.expand_as(new)], dim=1).gather(1, picked)
+
+    # --------------------------------------------------------------- sentences leave the batch
+
+    def keep(self, rows: Tensor) -> Tables:
+        """Only the sentences `rows` (B',) int64."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in _TENSORS})
+
+    def put(self, rows: Tensor, tables: Tables) -> None:
+        """Take over what `tables` says of the sentences `rows` (B',) int64."""
+        for name in _TENSORS:
+            getattr(self, name)[rows] = getattr(tables, name)
+
+    def chosen(self) -> Chosen:
+        """The n best of each sentence, finished before unfinished; always at least one."""
+        scores = torch.cat([self.finished, self.unfinished], dim=1).numpy(force=True)
+        at = torch.cat([self.finished_at, self.unfinished_at], dim=1).numpy(force=True)
+        n_best = self.finished.shape[1]
+        finished = np.broadcast_to(np.arange(2 * n_best) < n_best, scores.shape)
+        real = scores > -math.inf
+        # A model that rules out everything, or answers NaN, still gets its one hypothesis.
+        real[:, n_best] |= ~real.any(axis=1)
+        order = np.argsort(~real, axis=1, kind="stable")[:, :n_best]
+        at, finished, real = (np.take_along_axis(x, order, axis=1) for x in (at, finished, real))
+        return Chosen(step=at // self.beam, slot=at % self.beam, finished=finished, real=real)
+
+
+_TENSORS = [field.name for field in fields(Tables) if field.name != "beam"]
