@@ -1,0 +1,140 @@
+"""Trying a model on examples whose targets are known: predictions, references, scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from transduce.data.corpus import Example, open_corpora
+from transduce.errors import DataError, UsageError
+from transduce.evaluation.metrics import Score, compute, group_by_source, metric
+from transduce.output import Output
+from transduce.recipe import METRICS, CorpusOptions, Recipe
+from transduce.transducer import Transducer
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """N sources, their references (one or more each), the model's outputs and their scores."""
+
+    label: str
+    sources: list[str]
+    references: list[list[str]]
+    outputs: list[Output]
+    scores: list[Score]
+    seconds: float  # of decoding
+
+    @property
+    def hypotheses(self) -> list[str]:
+        return [output.text for output in self.outputs]
+
+    @property
+    def source_lengths(self) -> list[int]:
+        """In source tokens."""
+        return [len(output.source_tokens) for output in self.outputs]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a model is tried on: N sources with their references."""
+
+    label: str
+    sources: list[str]
+    references: list[list[str]]
+
+
+def read_trial(
+    corpora: Sequence[CorpusOptions], *, group: bool = False, limit: int | None = None
+) -> Trial:
+    """The examples of some corpora; with `group`, equal sources become one with several references.
+
+    Errors: DataError when there is none, or one has no target.
+    """
+    opened = open_corpora(list(corpora))
+    label = " + ".join(corpus.label for corpus in opened)
+    examples: Iterable[Example] = (example for corpus in opened for example in corpus)
+    sources: list[str] = []
+    targets: list[str] = []
+    for example in examples if group else islice(examples, limit):
+        if example.target is None:
+            raise DataError(f"{example.file}:{example.line}: has no target to compare with")
+        sources.append(example.source)
+        targets.append(example.target)
+    if not sources:
+        raise DataError(f"{label}: holds no example")
+    if not group:
+        return Trial(label, sources, [[target] for target in targets])
+    distinct, references = group_by_source(sources, targets)
+    return Trial(label, distinct[:limit], references[:limit])
+
+
+def assess(
+    model: Transducer,
+    trial: Trial,
+    *,
+    metrics: Sequence[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+    **search: Any,
+) -> Assessment:
+    """Decode the sources of a trial and score the outputs (the recipe's metrics by default).
+
+    `progress` is told how many outputs there are so far. Errors: UsageError for an unknown metric.
+    """
+    names = metric_names(model.recipe, metrics)
+    outputs: list[Output] = []
+    begin = time.perf_counter()
+    for output in model.stream(trial.sources, **search):
+        # A large set's attention would fill the memory and no metric asks for it.
+        outputs.append(replace(output, attention=None, n_best=[]))
+        if progress is not None:
+            progress(len(outputs))
+    seconds = time.perf_counter() - begin
+    scores = compute(
+        names,
+        [output.text for output in outputs],
+        trial.references,
+        source_language=model.recipe.source.language,
+        target_language=model.recipe.target.language,
+        bootstrap=model.recipe.evaluation.bootstrap,
+    )
+    return Assessment(trial.label, trial.sources, trial.references, outputs, scores, seconds)
+
+
+def metric_names(recipe: Recipe, wanted: Sequence[str] | None) -> list[str]:
+    """The metrics asked for, or else the recipe's, or else the task's."""
+    names = list(wanted or recipe.evaluation.metrics or METRICS[recipe.task])
+    for name in names:
+        metric(name)
+    return names
+
+
+def test_corpora(recipe: Recipe) -> list[CorpusOptions]:
+    """What a model is tried on when nothing else is said: the recipe's test set, or else valid."""
+    return recipe.data.test or recipe.data.valid
+
+
+def chosen_corpora(
+    name: str | None, source: str | None, target: str | None, table: str | None
+) -> list[CorpusOptions]:
+    """The corpus that a command's options describe, if any. Errors: UsageError."""
+    if name is None and source is None and target is None and table is None:
+        return []
+    if name is not None:
+        if source or target or table:
+            raise UsageError("give --data, or --source and --target (with or without --table)")
+        return [CorpusOptions(name=name)]
+    if not (source and target):
+        raise UsageError(
+            "give both --source and --target" + (" (columns of the table)" if table else "")
+        )
+    if table is not None:
+        return [CorpusOptions(table=_file(table), source=source, target=target)]
+    return [CorpusOptions(source=_file(source), target=_file(target))]
+
+
+def _file(name: str) -> str:
+    return Path(name).expanduser().absolute().as_posix()

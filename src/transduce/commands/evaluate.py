@@ -1,0 +1,200 @@
+"""`evaluate`: decode examples with known targets, score the outputs, compare, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from transduce.assessment import (
+    Assessment,
+    Trial,
+    assess,
+    chosen_corpora,
+    metric_names,
+    read_trial,
+    test_corpora,
+)
+from transduce.commands.predict import line_writer, load_models
+from transduce.commands.showing import console, progress_bar, scores_table, table
+from transduce.errors import DataError, UsageError
+from transduce.evaluation.buckets import LengthRow, score_by_length
+from transduce.evaluation.report import ReportRow, write_report
+from transduce.evaluation.significance import Comparison, compare
+from transduce.output import json_line
+from transduce.transducer import Transducer
+
+Chosen = tuple[str | None, str | None, str | None, str | None]  # --data --source --target --table
+
+
+def run_evaluate(
+    model: str,
+    chosen: Chosen,
+    *,
+    metrics: Sequence[str] | None,
+    report: Path | None,
+    against: str | None,
+    limit: int | None,
+    output: Path | None,
+    json: bool,
+    search: dict[str, Any],
+    device: str,
+) -> None:
+    """Score a model, print the table, and whatever else was asked for."""
+    if report is not None and report.suffix not in (".html", ".md"):
+        raise UsageError(f"{report}: a report is .html or .md")
+    corpora = chosen_corpora(*chosen)
+    first = load_models(model, device, None)
+    names = metric_names(first.recipe, metrics)  # before minutes of decoding
+    trial = trial_for(first, corpora, limit)
+    assessment = assess_with_bar(first, trial, metrics=names, **search)
+    comparisons: list[Comparison] = []
+    if against is not None:
+        second = load_models(against, device, None)
+        if second.task != first.task:
+            raise UsageError(
+                f"{against}: a model for {second.task}, while {model} is for {first.task}"
+            )
+        other = assess_with_bar(second, trial, metrics=names, **search)
+        # The difference is the model's minus that of the one it is held against.
+        comparisons = compare(
+            names,
+            other.hypotheses,
+            assessment.hypotheses,
+            trial.references,
+            source_language=first.recipe.source.language,
+            target_language=first.recipe.target.language,
+        )
+    if output is not None:
+        with line_writer(output) as write:
+            for hypothesis in assessment.hypotheses:
+                write(hypothesis)
+    if report is not None:
+        _write_report(report, model, first, assessment, comparisons)
+    if json:
+        print(json_line(_as_dict(model, assessment, comparisons)))
+        return
+    show(console(), model, assessment, comparisons, against)
+    if report is not None:
+        console().print(f"report: {report}", markup=False)
+
+
+def trial_for(model: Transducer, corpora: list[Any], limit: int | None) -> Trial:
+    """The examples chosen on the command line, or else those the recipe names for testing."""
+    # One word of a dictionary may have several right pronunciations, any of which will do.
+    group = model.task == "pronunciation"
+    if corpora:
+        return read_trial(corpora, group=group, limit=limit)
+    try:
+        return read_trial(test_corpora(model.recipe), group=group, limit=limit)
+    except DataError as error:
+        raise DataError(
+            f"the recipe's own test data cannot be read: {error}\n"
+            "Name other data with --data, or with --source and --target"
+        ) from None
+
+
+def assess_with_bar(model: Transducer, trial: Trial, **options: Any) -> Assessment:
+    """`assess` with a bar on the terminal."""
+    with progress_bar("decoding", len(trial.sources)) as progress:
+        return assess(model, trial, progress=progress, **options)
+
+
+def show(
+    out: Console,
+    model: str,
+    assessment: Assessment,
+    comparisons: Sequence[Comparison] = (),
+    against: str | None = None,
+) -> None:
+    """Print the scores and comparisons."""
+    count, seconds = len(assessment.outputs), assessment.seconds
+    speed = f"{count / max(seconds, 1e-9):,.0f} a second"
+    several = sum(len(refs) > 1 for refs in assessment.references)
+    more = f", {several:,} of them with several references" if several else ""
+    out.print(
+        f"{model} on {assessment.label}: {count:,} examples{more}, "
+        f"decoded in {seconds:.1f} s ({speed})",
+        markup=False,
+    )
+    out.print(scores_table(assessment.scores))
+    if cut := sum(output.reason is not None for output in assessment.outputs):
+        reasons = sorted({o.reason.split(";")[0] for o in assessment.outputs if o.reason})
+        out.print(f"{cut:,} outputs are empty or cut, such as: {reasons[0]}", markup=False)
+    if comparisons:
+        out.print(f"\ndifference to {against} (approximate randomisation, paired):", markup=False)
+        rows = [
+            [
+                c.label,
+                f"{c.first:.2f}",
+                f"{c.second:.2f}",
+                f"{c.delta:+.2f}",
+                _span(c),
+                f"{c.p_value:.4f}",
+            ]
+            for c in comparisons
+        ]
+        head_row = ["metric", "against", "model", "difference", "95 % interval", "p"]
+        out.print(table(head_row, rows, right=(1, 2, 3, 5)))
+
+
+def _span(comparison: Comparison) -> str:
+    return f"{comparison.low:+.2f} to {comparison.high:+.2f}"
+
+
+def _as_dict(
+    model: str, assessment: Assessment, comparisons: Sequence[Comparison]
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "data": assessment.label,
+        "examples": len(assessment.outputs),
+        "seconds": round(assessment.seconds, 3),
+        "scores": [asdict(score) for score in assessment.scores],
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+    }
+
+
+def _write_report(
+    path: Path,
+    name: str,
+    model: Transducer,
+    assessment: Assessment,
+    comparisons: Sequence[Comparison],
+) -> None:
+    rows = [
+        ReportRow(source, references, output.text)
+        for source, references, output in zip(
+            assessment.sources, assessment.references, assessment.outputs, strict=True
+        )
+    ]
+    write_report(
+        path,
+        f"{name} on {assessment.label}",
+        assessment.scores,
+        rows,
+        by_length=lengths_of(model, assessment),
+        comparisons=comparisons,
+        details={
+            "model": f"{name} ({model.task}, {model.parameters:,} parameters)",
+            "data": f"{assessment.label}, {len(rows):,} examples",
+            "search": ", ".join(f"{k} {v}" for k, v in model.recipe.search.model_dump().items()),
+        },
+        target_language=model.recipe.target.language,
+    )
+
+
+def lengths_of(model: Transducer, assessment: Assessment) -> list[LengthRow]:
+    """The first score of an assessment by source length, in tokens."""
+    return score_by_length(
+        assessment.scores[0].name,
+        assessment.hypotheses,
+        assessment.references,
+        assessment.source_lengths,
+        source_language=model.recipe.source.language,
+        target_language=model.recipe.target.language,
+        bootstrap=model.recipe.evaluation.bootstrap,
+    )

@@ -1,0 +1,86 @@
+"""`figure attention|curves|lengths`: PNG files, and attention in the terminal too."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from transduce.assessment import chosen_corpora, metric_names
+from transduce.commands.evaluate import Chosen, assess_with_bar, lengths_of, trial_for
+from transduce.commands.predict import load_models
+from transduce.commands.showing import console, table
+from transduce.errors import FolderError, UsageError
+from transduce.evaluation.figures import attention_png, attention_text, curves_png, lengths_png
+from transduce.folder import FIGURES, METRICS, open_folder
+from transduce.training.report import read_metrics
+
+
+def run_attention(
+    model: str, text: str, output: Path | None, *, target: str | None, beam: int | None, device: str
+) -> None:
+    """Decode one input (or force a target on it) and draw its attention."""
+    transducer = load_models(model, device, None)
+    search = {} if beam is None else {"beam": beam}
+    out = transducer(text, **search) if target is None else transducer.attend(text, target)
+    if out.attention is None:
+        why = out.reason or "the model has no attention"
+        raise UsageError(f"no attention to draw: {why}")
+    path = output or transducer.folders[0] / FIGURES / f"attention-{_slug(text)}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    attention_png(
+        out.attention, out.columns, out.rows, path, token_scores=out.token_scores, title=out.text
+    )
+    screen = console()
+    screen.print(f"{out.text}   (score {out.score:.3f})", markup=False)
+    screen.print(
+        attention_text(out.attention, out.columns, out.rows, width=screen.width), markup=False
+    )
+    screen.print(f"figure: {path}", markup=False)
+
+
+def run_curves(model: Path, output: Path | None) -> None:
+    """Draw what metrics.jsonl recorded."""
+    open_folder(model)
+    path = output or model / FIGURES / "curves.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = read_metrics(model)
+    if not rows:
+        raise FolderError(f"{model / METRICS}: empty; training has reported nothing yet")
+    curves_png(rows, path)
+    console().print(f"figure: {path}", markup=False)
+
+
+def run_lengths(
+    model: str,
+    chosen: Chosen,
+    *,
+    metric: str | None,
+    limit: int | None,
+    output: Path | None,
+    device: str,
+) -> None:
+    """Score a model by source length; a table and a figure."""
+    transducer = load_models(model, device, None)
+    name = metric_names(transducer.recipe, [metric] if metric else None)[0]
+    trial = trial_for(transducer, chosen_corpora(*chosen), limit)
+    rows = lengths_of(transducer, assess_with_bar(transducer, trial, metrics=[name]))
+    path = output or transducer.folders[0] / FIGURES / "lengths.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lengths_png(rows, path)
+    screen = console()
+    cells = [
+        [
+            row.span,
+            f"{row.n:,}",
+            f"{row.value:.2f}",
+            "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}",
+        ]
+        for row in rows
+    ]
+    head = ["source tokens", "examples", rows[0].label, "95 % interval"]
+    screen.print(table(head, cells, right=(1, 2)))
+    screen.print(f"figure: {path}", markup=False)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"\W+", "-", text.lower()).strip("-")[:40] or "input"

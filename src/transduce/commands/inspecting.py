@@ -1,0 +1,125 @@
+"""`inspect`: what a model folder or a recipe holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transduce.commands.showing import console, table
+from transduce.data.text import TextSide
+from transduce.errors import UsageError
+from transduce.folder import RECIPE, ModelFolder, open_folder
+from transduce.model.build import build_model
+from transduce.output import json_line
+from transduce.recipe import METRICS, Recipe
+from transduce.recipe_files import dump_recipe, load_recipe
+
+_KNOWN = ("format", "transduce", "task", "source_language", "target_language", "files")
+
+
+def run_inspect(path: Path, overrides: list[str], *, json: bool) -> None:
+    """Print a model folder, or a recipe file (never trained, so its sizes are upper bounds)."""
+    facts: dict[str, Any]
+    if path.is_file() or path.suffix in (".yaml", ".yml"):
+        recipe = load_recipe(path, overrides)
+        facts = _recipe_facts(recipe)
+    else:
+        if overrides:
+            raise UsageError("key=value options are for recipes; a trained model is what it is")
+        folder = open_folder(path)
+        recipe = folder.recipe
+        facts = _folder_facts(folder)
+    if json:
+        print(json_line({**facts, "recipe": recipe.model_dump(mode="json")}))
+        return
+    _show(facts, recipe, path)
+
+
+def _folder_facts(folder: ModelFolder) -> dict[str, Any]:
+    recipe = folder.recipe
+    source = TextSide.load(folder.path, "source", recipe.source)
+    target = TextSide.load(folder.path, "target", recipe.target)
+    return {
+        "task": recipe.task,
+        "metrics": list(recipe.evaluation.metrics or METRICS[recipe.task]),
+        "vocabulary": {"source": _vocabulary(source), "target": _vocabulary(target)},
+        "parameters": parameters(recipe, source.size, target.size),
+        "files": {name: entry["bytes"] for name, entry in folder.manifest["files"].items()},
+        **{key: value for key, value in folder.manifest.items() if key not in _KNOWN},
+        "transduce": folder.manifest.get("transduce"),
+    }
+
+
+def _recipe_facts(recipe: Recipe) -> dict[str, Any]:
+    sizes = {"source": recipe.source.tokenizer, "target": recipe.target.tokenizer}
+    facts: dict[str, Any] = {
+        "task": recipe.task,
+        "metrics": list(recipe.evaluation.metrics or METRICS[recipe.task]),
+        "vocabulary": {
+            side: {"kind": options.kind, "size": options.size} for side, options in sizes.items()
+        },
+    }
+    # Only subword vocabularies have the size that the recipe says; others depend on the data.
+    if all(options.kind in ("bpe", "unigram") for options in sizes.values()):
+        facts["parameters"] = parameters(recipe, *(options.size for options in sizes.values()))
+    return facts
+
+
+def _vocabulary(side: TextSide) -> dict[str, Any]:
+    shown = side.tokens(list(range(4, min(side.size, 24))))
+    return {"kind": side.tokenizer.kind, "size": side.size, "first": shown}
+
+
+def parameters(recipe: Recipe, source_size: int, target_size: int) -> dict[str, int]:
+    """Weights by part, and their total; a tensor that two parts share counts for the first."""
+    import torch
+
+    with torch.device("meta"):  # shapes only: neither memory nor time for weights that are not used
+        model = build_model(recipe.model, source_size, target_size)
+    seen: set[int] = set()
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in seen:
+            continue
+        seen.add(id(parameter))
+        part = ".".join(name.split(".")[:2])
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    return {**counts, "total": sum(counts.values())}
+
+
+def _show(facts: Mapping[str, Any], recipe: Recipe, path: Path) -> None:
+    out = console()
+    out.print(f"{path}: {facts['task']}, judged by {', '.join(facts['metrics'])}", markup=False)
+    rows = [
+        [side, entry["kind"], f"{entry['size']:,}", " ".join(entry.get("first", ()))]
+        for side, entry in facts["vocabulary"].items()
+    ]
+    out.print()
+    out.print(table(["vocabulary", "kind", "size", "first entries"], rows, right=(2,)))
+    if "parameters" in facts:
+        counts = [[part, f"{count:,}"] for part, count in facts["parameters"].items()]
+        out.print()
+        out.print(table(["part", "parameters"], counts, right=(1,)))
+    else:
+        out.print("\nparameters: known when the vocabularies are learnt from the data")
+    if "files" in facts:
+        out.print()
+        out.print(
+            table(["file", "bytes"], [[n, f"{b:,}"] for n, b in facts["files"].items()], right=(1,))
+        )
+    known = ("task", "metrics", "vocabulary", "parameters", "files")
+    more = [
+        [key, part] for key, value in facts.items() if key not in known for part in _lines(value)
+    ]
+    if more:
+        out.print()
+        out.print(table(["about", ""], more))
+    out.print(f"\nevery option ({RECIPE}):", style="bold")
+    out.print(dump_recipe(recipe), markup=False)
+
+
+def _lines(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [f"{key}: {part}" for key, inner in value.items() for part in _lines(inner)]
+    return [f"{value:,}" if isinstance(value, int) else str(value)]

@@ -1,0 +1,207 @@
+"""`predict` and `score`: lines in, one line out for each, in order, whatever the lines hold."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from transduce.data.files import damage, open_bytes
+from transduce.errors import UsageError
+from transduce.output import Output, Scored, json_line
+from transduce.transducer import WINDOW, Transducer, load
+
+_SHOWN = 20  # reasons told one by one on stderr; the rest are counted
+
+# Which tasks the short names of `predict` are for.
+_TASKS = {
+    "translate": ("translation", "transduction"),
+    "transcribe": ("pronunciation", "recognition"),
+    "summarize": ("summarization",),
+}
+
+
+def run_predict(
+    model: str,
+    file: str,
+    search: dict[str, Any],
+    *,
+    json: bool,
+    output: Path | None,
+    window: int | None,
+    threads: int | None,
+    device: str,
+    task: str | None,
+) -> None:
+    """Decode the lines of a file or of standard input."""
+    with binary_lines(file) as lines:
+        transducer = load_models(model, device, threads)
+        if task is not None and transducer.task not in _TASKS[task]:
+            raise UsageError(f"{model}: a model for {transducer.task}, so use `transduce predict`")
+        terminal = file == "-" and sys.stdin.isatty()
+        outputs = transducer.stream(lines, window=window or (1 if terminal else WINDOW), **search)
+        reasons = Reasons()
+        with line_writer(output, live=window == 1) as write:
+            for number, out in enumerate(outputs, 1):
+                reasons.tell(number, out.reason)
+                write(json_line({"line": number, **out.as_dict()}) if json else _plain(out))
+        reasons.summary()
+
+
+def run_score(
+    model: str,
+    file: str,
+    source: str | None,
+    target: str | None,
+    *,
+    json: bool,
+    output: Path | None,
+    device: str,
+) -> None:
+    """Score the pairs of two files, or of lines of source, tab, target."""
+    if (source is None) != (target is None):
+        raise UsageError("give both --source and --target, or a file of source, tab, target")
+    transducer = load_models(model, device, None)
+    with _pairs_of(file, source, target) as (sources, targets), line_writer(output) as write:
+        reasons = Reasons()
+        for number, scored in enumerate(transducer.score(sources, targets), 1):
+            reasons.tell(number, scored.reason)
+            write(json_line({"line": number, **scored.as_dict()}) if json else _number(scored))
+        reasons.summary()
+
+
+def load_models(names: str, device: str, threads: int | None) -> Transducer:
+    """The model folder, or folders joined by commas as an ensemble."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    exists = Path(names).exists()  # a folder whose name has a comma is a folder
+    return load([names] if exists else [name for name in names.split(",") if name], device)
+
+
+# --------------------------------------------------------------------------------- lines
+
+
+@contextmanager
+def binary_lines(file: str) -> Iterator[Iterator[bytes]]:
+    """The lines of a file (also .gz, .xz, .zst) or of standard input (-), undecoded.
+
+    Raises DataError for a file that cannot be read, UsageError when standard input is closed.
+    """
+    if file != "-":
+        with open_bytes(file) as stream:
+            yield _stripped(stream, file)
+        return
+    if sys.stdin is None:
+        raise UsageError("standard input is closed; give a file, or pipe lines in")
+    if sys.stdin.isatty():
+        print("Type a line and press Enter; Ctrl-D ends.", file=sys.stderr)
+    yield _stripped(sys.stdin.buffer, "standard input")
+
+
+def _stripped(stream: BinaryIO, name: str) -> Iterator[bytes]:
+    # Only \n ends a line: a form feed or U+2028 inside one must not shift all that follow.
+    lines = iter(stream)
+    mark = b"\xef\xbb\xbf"
+    while True:
+        with damage(name):
+            line = next(lines, None)
+        if line is None:
+            return
+        yield line.removeprefix(mark).removesuffix(b"\n").removesuffix(b"\r")
+        mark = b""
+
+
+@contextmanager
+def _pairs_of(
+    file: str, source: str | None, target: str | None
+) -> Iterator[tuple[Iterable[bytes], Iterable[bytes]]]:
+    if source is not None and target is not None:
+        with binary_lines(source) as sources, binary_lines(target) as targets:
+            yield sources, targets
+        return
+    with binary_lines(file) as lines:
+        split = _Split(lines)
+        yield split.side(0), split.side(1)
+
+
+class _Split:
+    """The two columns of lines of source, tab, target as two streams read in step."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self._lines = lines
+        self._ahead: tuple[list[bytes], list[bytes]] = ([], [])
+
+    def side(self, which: int) -> Iterator[bytes]:
+        while True:
+            if not self._ahead[which]:
+                line = next(self._lines, None)
+                if line is None:
+                    return
+                source, _, target = line.partition(b"\t")
+                self._ahead[0].append(source)
+                self._ahead[1].append(target)
+            yield self._ahead[which].pop(0)
+
+
+@contextmanager
+def line_writer(path: Path | None, *, live: bool = False) -> Iterator[Callable[[str], object]]:
+    """A function that writes one line of UTF-8 to the file or to standard output.
+
+    `live`, or a terminal at either end: each line is sent at once.
+    """
+    if path is not None:
+        try:
+            stream: BinaryIO = path.open("wb")
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+        with stream:
+            yield lambda line: stream.write(line.encode("utf-8", "replace") + b"\n")
+        return
+    if sys.stdout is None:
+        raise UsageError("standard output is closed; use --output FILE")
+    out = sys.stdout.buffer
+    live = live or sys.stdout.isatty() or (sys.stdin is not None and sys.stdin.isatty())
+
+    def write(line: str) -> None:
+        out.write(line.encode("utf-8", "replace") + b"\n")
+        if live:
+            out.flush()
+
+    yield write
+    out.flush()
+
+
+class Reasons:
+    """Tells on stderr why lines are empty or cut: the first ones singly, the others as counts."""
+
+    def __init__(self) -> None:
+        self._more: Counter[str] = Counter()
+        self._told = 0
+
+    def tell(self, line: int, reason: str | None) -> None:
+        if reason is None:
+            return
+        if self._told < _SHOWN:
+            self._told += 1
+            print(f"transduce: line {line}: {reason}", file=sys.stderr)
+        else:
+            # "input of 1234 tokens cut to 1000" with every number would be a count of ones.
+            self._more["".join("N" if c.isdigit() else c for c in reason).replace("NN", "N")] += 1
+
+    def summary(self) -> None:
+        if total := self._more.total():
+            kinds = ", ".join(f"{kind}: {n}" for kind, n in self._more.most_common(5))
+            print(f"transduce: and {total} more lines ({kinds})", file=sys.stderr)
+
+
+def _plain(out: Output) -> str:
+    return "\t".join(other.text for other in out.n_best) if out.n_best else out.text
+
+
+def _number(scored: Scored) -> str:
+    return f"{scored.log_prob:.6f}"

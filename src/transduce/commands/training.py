@@ -1,0 +1,108 @@
+"""`train` and `average`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from transduce.commands.showing import console
+from transduce.errors import FolderError, UsageError
+from transduce.folder import LAST, RECIPE, WEIGHTS, open_folder, publish, tensor_bytes
+from transduce.recipe_files import load_recipe
+from transduce.training.averaging import average_weights
+from transduce.training.checkpoint import best_checkpoints
+from transduce.training.loop import train
+
+
+def run_train(
+    recipe: Path, overrides: list[str], folder: Path | None, *, fresh: bool, device: str
+) -> None:
+    """Train what the recipe describes, in `folder` or else in runs/ under the recipe's name."""
+    loaded = load_recipe(recipe, overrides)
+    folder = folder if folder is not None else Path("runs") / _stem(recipe)
+    if fresh:
+        start_anew(folder)
+    train(loaded, folder, device=device)
+    console().print(f"Model folder: {folder}", markup=False)
+    console().print(f"Next: transduce evaluate {folder}", markup=False)
+
+
+def start_anew(folder: Path) -> None:
+    """Remove what a former training left in a folder, and nothing else.
+
+    Errors: FolderError when another training is writing there, or the folder holds something else.
+    """
+    from transduce.folder import lock
+
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FolderError(f"{folder}: is a file; a model needs a folder")
+    with lock(folder):
+        for path in sorted(folder.iterdir()):
+            if path.name == ".lock":
+                continue
+            if not _ours(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _ours(path: Path) -> bool:
+    ours = (
+        "source.",
+        "target.",
+        "weights.",
+        "recipe.yaml",
+        "manifest.json",
+        "metrics.jsonl",
+        ".tmp",
+    )
+    folders = ("last", "last.new", "last.old", "figures", "tensorboard", "cache")
+    return path.name in folders if path.is_dir() else path.name.lstrip(".").startswith(ours)
+
+
+def _stem(recipe: Path) -> str:
+    # A model folder's own recipe is trained again under the folder's name.
+    return recipe.absolute().parent.name if recipe.name == RECIPE else recipe.stem
+
+
+def run_average(model: Path, count: int, output: Path | None) -> None:
+    """Write a new model folder whose weights are the mean of the best checkpoints of `model`."""
+    opened = open_folder(model)
+    kept = best_checkpoints(model)
+    if not kept:
+        raise UsageError(
+            f"{model / LAST}: holds no kept checkpoints; "
+            "train with training.average=N to keep the N best"
+        )
+    if count > len(kept):
+        raise UsageError(
+            f"{model}: only {len(kept)} checkpoints were kept; use -n {len(kept)}, "
+            f"or train with training.average={count}"
+        )
+    chosen = kept[:count]
+    output = output if output is not None else model.with_name(f"{model.resolve().name}-average")
+    if output.exists() and any(output.iterdir()):
+        raise UsageError(f"{output}: exists already; choose another folder with --output")
+    files = {
+        name: (model / name).read_bytes()
+        for name in opened.manifest["files"]
+        if not name.startswith("weights.")
+    }
+    files[WEIGHTS] = tensor_bytes(average_weights(chosen))
+    output.mkdir(parents=True, exist_ok=True)
+    known = ("format", "transduce", "task", "source_language", "target_language", "files")
+    extra = {key: value for key, value in opened.manifest.items() if key not in known}
+    publish(
+        output,
+        files,
+        task=opened.recipe.task,
+        source_language=opened.recipe.source.language,
+        target_language=opened.recipe.target.language,
+        extra=extra | {"averaged": [path.name for path in chosen]},
+    )
+    names = ", ".join(path.stem for path in chosen)
+    console().print(f"{output}: the mean of {count} checkpoints ({names})", markup=False)

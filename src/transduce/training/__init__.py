@@ -1,0 +1,6 @@
+"""Training: from a recipe to a model folder, with nothing lost when it is stopped."""
+
+from transduce.training.interruption import Interrupted
+from transduce.training.loop import Result, train
+
+__all__ = ["Interrupted", "Result", "train"]

@@ -1,0 +1,372 @@
+"""The training loop: from a recipe to a model folder, and on from wherever it was stopped.
+
+with the folder locked: material (tokenizers, corpora), model, last checkpoint if there is one
+until the end:          take batches, update; report, validate, save a checkpoint when due
+at the end:             validate, average the best weights if asked, draw the curves
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from transduce.data.batches import BatchStream
+from transduce.errors import UsageError
+from transduce.folder import FIGURES, lock, remove_temporary
+from transduce.model import Seq2Seq
+from transduce.recipe import Recipe, TrainingOptions
+from transduce.training.checkpoint import load_state, restore, save_last
+from transduce.training.interruption import Interrupted, StopFlag, signals_noted
+from transduce.training.losses import perplexity
+from transduce.training.precision import choose_precision
+from transduce.training.report import Reporter, memory_mib, read_metrics
+from transduce.training.schedules import Schedule
+from transduce.training.selection import Selection
+from transduce.training.setup import (
+    Material,
+    build,
+    check_free,
+    check_same_recipe,
+    load_material,
+    training_device,
+    write_recipe,
+)
+from transduce.training.update import Updater
+
+MEASURED = 3  # batches that precision `auto` is measured on
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a training ended. `scores` are those of the weights in the folder, on the valid set."""
+
+    folder: Path
+    reason: str
+    updates: int
+    epochs: float
+    minutes: float
+    parameters: int
+    metric: str
+    value: float
+    scores: dict[str, float]
+    tokens_per_second: float  # real target tokens, over the time spent on updates
+
+
+@dataclass
+class Counters:
+    """What a checkpoint remembers of the loop itself; JSON values only."""
+
+    update: int = 0
+    seconds: float = 0.0  # of training, validations included, over all parts
+    updating: float = 0.0  # of those, seconds spent on updates
+    tokens: int = 0  # real target tokens, over all updates
+    skipped: int = 0  # updates without a finite gradient, until the last report
+    next_validation: float = 0.0  # epoch
+
+
+class Trainer:
+    """One training in one folder."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        material: Material,
+        updater: Updater,
+        stream: BatchStream,
+        reporter: Reporter,
+        flag: StopFlag,
+    ) -> None:
+        self.options, self.folder, self.material = recipe.training, folder, material
+        self.updater, self.stream, self.reporter, self.flag = updater, stream, reporter, flag
+        self.schedule = Schedule(self.options)
+        self.selection = Selection(recipe, folder, material, updater, flag, reporter.status)
+        self.counters = Counters(next_validation=self.options.validate_every)
+        self.started = self.saved = time.monotonic()
+        self.done_before = 0.0  # the share that earlier parts have done
+        self.reported = (0, 0.0)  # tokens, and seconds of updating, at the last report
+        self.rate = 0.0
+
+    # ------------------------------------------------------------------------------- the loop
+
+    def run(self) -> Result:
+        """Train until the recipe says stop.
+
+        Errors: Interrupted after SIGINT or SIGTERM, once everything is saved; TrainingError when
+        the training diverged; FolderError when the disk is full.
+        """
+        try:
+            while True:
+                # First of all, because a signal may have broken off the validation that was due.
+                if self.stream.epoch >= self.counters.next_validation:
+                    self.validation(scheduled=True)
+                reason = self.reason_to_stop()
+                if reason is not None:
+                    return self.finish(reason)
+                self.flag.check()
+                self.update()
+                if self.counters.update % self.options.report_every == 0:
+                    self.report()
+                if time.monotonic() - self.saved >= 60 * self.options.checkpoint_minutes:
+                    self.save()
+        except Interrupted as interrupted:
+            if not self.flag.at_once:
+                self.save()
+            raise Interrupted(
+                f"stopped at update {self.counters.update:,}; the same command goes on from the "
+                f"checkpoint in {self.folder}",
+                interrupted.exit_code - 128,
+            ) from None
+
+    def update(self) -> None:
+        """One update of the weights."""
+        start, counters = time.monotonic(), self.counters
+        batches = [self.stream.next() for _ in range(self.options.accumulate)]
+        counters.update += 1
+        self.rate = self.schedule.rate(counters.update, self.stream.epoch, self.done() or 0.0)
+        self.updater.apply(batches, self.rate)
+        if self.updater.device.type == "cpu":  # elsewhere looking would wait for the device
+            self.updater.check()
+        counters.tokens += sum(batch.tokens for batch in batches)
+        counters.updating += time.monotonic() - start
+
+    def reason_to_stop(self) -> str | None:
+        """Why the training is over, or None."""
+        options, stale = self.options, self.selection.standing.stale
+        if options.updates is not None and self.counters.update >= options.updates:
+            return f"{self.counters.update:,} updates"
+        if options.epochs is not None and self.stream.epoch >= options.epochs:
+            return f"{self.stream.epoch:.4g} epochs"
+        if options.minutes is not None and self.seconds() >= 60 * options.minutes:
+            return f"{self.seconds() / 60:.1f} minutes"
+        if options.patience is not None and stale >= options.patience:
+            return f"no better {self.selection.metric} in {stale} validations"
+        return None
+
+    def done(self) -> float | None:
+        """The share of the training that is done, 0 to 1; None if only patience ends it."""
+        options = self.options
+        shares = []
+        if options.updates is not None:
+            shares.append(self.counters.update / options.updates)
+        if options.epochs is not None:
+            shares.append(self.stream.epoch / options.epochs)
+        if options.minutes is not None:
+            shares.append(self.seconds() / 60 / options.minutes)
+        return min(1.0, max(shares)) if shares else None
+
+    def seconds(self) -> float:
+        """Seconds of training over all its parts."""
+        return self.counters.seconds + time.monotonic() - self.started
+
+    def validation(self, scheduled: bool) -> None:
+        """Validate, keep the weights if they are good, and save a checkpoint."""
+        row = self.selection.validation(self.counters.update, self.stream.epoch, scheduled)
+        if scheduled:
+            self.schedule.validated(row["best"])
+            while self.counters.next_validation <= self.stream.epoch:
+                self.counters.next_validation += self.options.validate_every
+        self.reporter.validation(row | {"minutes": self.minutes()}, "validation")
+        self.save()
+
+    def report(self) -> None:
+        """Tell the mean loss since the last report."""
+        self.updater.check()
+        window, counters = self.updater.take_window(), self.counters
+        counters.skipped += window.skipped
+        tokens, seconds = counters.tokens - self.reported[0], counters.updating - self.reported[1]
+        self.reported = (counters.tokens, counters.updating)
+        mean = 1 / window.tokens if window.tokens else math.nan
+        row = {
+            "kind": "report",
+            "update": counters.update,
+            "epoch": round(self.stream.epoch, 4),
+            "minutes": self.minutes(),
+            "loss": window.loss * mean,
+            "nll": window.nll * mean,
+            "perplexity": perplexity(window.nll * mean),
+            "learning_rate": self.rate,
+            "gradient_norm": window.norm / max(window.updates, 1),
+            "tokens": counters.tokens,
+            "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
+            "memory_mib": round(memory_mib(), 1),
+            "skipped": counters.skipped,
+        }
+        if window.skipped:
+            self.reporter.say(
+                f"update {counters.update:,}: {window.skipped} updates were skipped since the last "
+                "report, because loss or gradient was not finite"
+            )
+        self.reporter.report(row, *self.outlook())
+
+    def outlook(self) -> tuple[float | None, float | None]:
+        """The share done, and the seconds left at the pace of this part; None where unknown."""
+        done = self.done()
+        if done is None or done <= self.done_before:
+            return done, None
+        spent = time.monotonic() - self.started
+        return done, spent * (1 - done) / (done - self.done_before)
+
+    def minutes(self) -> float:
+        return round(self.seconds() / 60, 4)
+
+    def finish(self, reason: str) -> Result:
+        """The last validation, the average of the best weights, the curves."""
+        from transduce.evaluation.figures import curves_png
+
+        counters, standing = self.counters, self.selection.standing
+        if standing.validated_at != counters.update:
+            self.validation(scheduled=False)
+        if self.options.average and standing.averaged_at != counters.update:
+            row = self.selection.average(counters.update, self.stream.epoch)
+            label = f"average of {len(row['averaged'])}"
+            self.reporter.validation(row | {"minutes": self.minutes()}, label)
+        self.save()
+        (self.folder / FIGURES).mkdir(exist_ok=True)
+        curves_png(read_metrics(self.folder), self.folder / FIGURES / "curves.png")
+        assert standing.published is not None
+        return Result(
+            folder=self.folder,
+            reason=reason,
+            updates=counters.update,
+            epochs=self.stream.epoch,
+            minutes=self.minutes(),
+            parameters=sum(p.numel() for p in self.updater.parameters),
+            metric=self.selection.metric,
+            value=standing.published,
+            scores=standing.scores,
+            tokens_per_second=round(counters.tokens / max(counters.updating, 1e-9), 1),
+        )
+
+    # ------------------------------------------------------------------------------ checkpoint
+
+    def save(self) -> None:
+        """Write the checkpoint from which the same command goes on."""
+        state = {
+            "loop": asdict(self.counters) | {"seconds": self.seconds()},
+            "selection": self.selection.state(),
+            "schedule": self.schedule.state(),
+            "position": self.stream.position(),
+            "metrics_bytes": self.reporter.metrics.size(),
+            "data": self.material.fingerprint,
+        }
+        keep = [one["file"] for one in self.selection.standing.kept]
+        save_last(self.folder, state, self.updater, keep)
+        self.saved = time.monotonic()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where `save` was called."""
+        restore(self.folder, state, self.updater)
+        self.counters = Counters(**state["loop"])
+        self.selection.restore(state["selection"])
+        self.schedule.restore(state["schedule"])
+        self.stream.seek(state["position"])
+        self.reporter.metrics.truncate(state["metrics_bytes"])
+        self.reported = (self.counters.tokens, self.counters.updating)
+        self.started = self.saved = time.monotonic()
+        self.done_before = self.done() or 0.0
+
+
+def train(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    console: Console | None = None,
+    progress: bool = True,
+    device: str = "auto",
+) -> Result:
+    """Train the recipe's model in `folder`, or go on with the training that is there.
+
+    After any stop, SIGKILL included, the same call goes on from the last checkpoint, and on a CPU
+    its losses are bit for bit those of a training that was never stopped. A training that has
+    ended goes on when its end is put off.
+
+    Errors: UsageError when the folder holds a training of another recipe or other data;
+    DataError from the corpora; FolderError when the folder is in use or damaged, or the disk is
+    full; TrainingError when the training diverged; Interrupted after SIGINT or SIGTERM.
+    """
+    folder = Path(folder)
+    options = recipe.training
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    Schedule(options)  # its errors should not wait for the data
+    with lock(folder):
+        remove_temporary(folder)
+        state = load_state(folder)
+        if state is not None:
+            check_same_recipe(recipe, folder)
+        else:
+            check_free(recipe, folder)
+        with Reporter(folder, console, progress, options.tensorboard) as reporter:
+            return _train(recipe, folder, state, training_device(device), reporter)
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    state: dict[str, Any] | None,
+    device: torch.device,
+    reporter: Reporter,
+) -> Result:
+    material = load_material(recipe, folder, state is not None, reporter)
+    if state is not None and state["data"] != material.fingerprint:
+        raise UsageError(
+            f"{folder}: the files of data.train or data.valid have changed since this training "
+            "began; train into another folder, or start anew with `--fresh`"
+        )
+    model = build(recipe, material, device)
+    options = recipe.training
+    stream = BatchStream(
+        material.store,
+        material.source,
+        material.target,
+        batch_tokens=options.batch_tokens,
+        seed=options.seed,
+    )
+    try:
+        if state is None:
+            precision = _precision(options, model, stream, reporter)
+        else:
+            precision = state["precision"]
+        updater = Updater(model, options, precision, _namer(material), reporter.say)
+        with signals_noted() as flag:
+            trainer = Trainer(recipe, folder, material, updater, stream, reporter, flag)
+            if state is not None:
+                trainer.restore(state)
+                reporter.say(f"going on from update {trainer.counters.update:,}")
+            else:
+                reporter.metrics.truncate(0)
+            write_recipe(recipe, folder)
+            if state is None:
+                trainer.save()
+            return trainer.run()
+    finally:
+        stream.close()
+
+
+def _precision(
+    options: TrainingOptions, model: Seq2Seq, stream: BatchStream, reporter: Reporter
+) -> str:
+    """Settle the precision, measuring on the first batches, which are then taken again."""
+    begin = stream.position()
+    batches = [stream.next() for _ in range(MEASURED)] if options.precision == "auto" else []
+    stream.seek(begin)
+    reporter.status("measuring precisions")
+    precision, why = choose_precision(options.precision, model, batches, options.label_smoothing)
+    reporter.say(f"precision {precision}: {why}")
+    return precision
+
+
+def _namer(material: Material) -> Callable[[Sequence[int]], list[str]]:
+    def name_examples(indices: Sequence[int]) -> list[str]:
+        found = (material.store.where(index) for index in indices)
+        return [f"{file}:{line}" for file, line in found]
+
+    return name_examples

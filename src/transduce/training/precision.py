@@ -1,0 +1,77 @@
+"""fp32 or bf16: what the recipe says, or what this machine is measured to do faster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from transduce.data.batches import Batch
+from transduce.errors import UsageError
+from transduce.model import Seq2Seq
+from transduce.training.losses import sequence_loss
+from transduce.training.update import out_of_memory
+
+GAIN = 1.1  # bf16 must be this much faster to be chosen
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the processor multiplies bf16 natively."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def choose_precision(
+    wanted: str, model: Seq2Seq, batches: Sequence[Batch], smoothing: float, rounds: int = 3
+) -> tuple[str, str]:
+    """The precision to train in ("fp32" or "bf16") and the reason, for people.
+
+    `auto` times forward and backward passes over `batches` in both precisions, in alternation.
+    Weights, gradients and the random numbers of the training are left as they were.
+
+    Errors: UsageError when bf16 is demanded of a device that cannot do it.
+    """
+    device = model.device
+    if wanted != "auto":
+        if wanted == "bf16" and device.type not in ("cpu", "cuda"):
+            raise UsageError(f"training.precision bf16 is not supported on {device.type}")
+        return wanted, "as the recipe says"
+    if not has_bf16(device):
+        return "fp32", f"this {device.type} has no bf16 arithmetic"
+    moved = [batch.to(device) for batch in batches]
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        try:
+            times: dict[str, list[float]] = {"fp32": [], "bf16": []}
+            for number in range(rounds + 1):  # the first round warms up and is not counted
+                for precision, found in times.items():
+                    seconds = _measure(model, moved, smoothing, precision)
+                    if number:
+                        found.append(seconds)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return "fp32", "not measured: out of memory"
+        finally:
+            model.zero_grad(set_to_none=True)
+    gain = min(times["fp32"]) / min(times["bf16"])
+    chosen = "bf16" if gain >= GAIN else "fp32"
+    return chosen, f"bf16 was measured to be {gain:.2f} times as fast as fp32"
+
+
+def _measure(model: Seq2Seq, batches: Sequence[Batch], smoothing: float, precision: str) -> float:
+    """Seconds of one forward and backward pass over all batches."""
+    model.train()
+    device = model.device
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
+    synchronize()
+    start = time.perf_counter()
+    for batch in batches:
+        model.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            sums = sequence_loss(model, batch, smoothing)
+        (sums.loss / sums.tokens).backward()
+    synchronize()
+    return time.perf_counter() - start

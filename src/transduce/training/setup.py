@@ -1,0 +1,207 @@
+"""What a training starts from: recipe, tokenizers, prepared corpora, model, device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transduce.data.corpus import Corpus, open_corpora
+from transduce.data.prepare import prepare
+from transduce.data.store import Store
+from transduce.data.text import TextSide, train_sides
+from transduce.data.tokenizers.build import EXTENSIONS
+from transduce.errors import FolderError, UsageError
+from transduce.folder import LAST, MANIFEST, RECIPE, atomic_bytes, publish, read_manifest, sync
+from transduce.model import Seq2Seq, build_model
+from transduce.recipe import Recipe
+from transduce.recipe_files import dump_recipe, load_recipe
+from transduce.training.report import Reporter
+from transduce.training.validation import ValidationSet, load_validation_set
+
+# What may differ when a training goes on: when it ends, and what it tells meanwhile.
+FREE = (
+    "training.epochs",
+    "training.updates",
+    "training.minutes",
+    "training.patience",
+    "training.report_every",
+    "training.checkpoint_minutes",
+    "training.threads",
+    "training.tensorboard",
+    "data.test",
+    "evaluation.bootstrap",
+)
+DATA = ("data.train", "data.valid")  # compared by content, since files may move
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that is read but not changed by training."""
+
+    source: TextSide
+    target: TextSide
+    store: Store
+    valid: ValidationSet
+    fingerprint: str  # of the training and valid examples, in their order
+
+
+def training_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is the GPU if there is one. Errors: UsageError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device `{name}` cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def cache_folder() -> Path:
+    """Where prepared corpora are kept: $TRANSDUCE_CACHE, or ~/.cache/transduce."""
+    chosen = os.environ.get("TRANSDUCE_CACHE")
+    return (Path(chosen) if chosen else Path.home() / ".cache" / "transduce") / "prepared"
+
+
+def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporter) -> Material:
+    """Tokenizers learnt (or, for a training that goes on, read), corpora prepared.
+
+    Errors: DataError and UsageError as from the corpora; FolderError when the disk is full.
+    """
+    corpora, valid = open_corpora(recipe.data.train), open_corpora(recipe.data.valid)
+    if resumed:
+        source = TextSide.load(folder, "source", recipe.source)
+        target = TextSide.load(folder, "target", recipe.target)
+    else:
+        reporter.status("learning the vocabulary")
+        source, target = learn_sides(recipe, corpora)
+        save_sides(folder, source, target)
+    store = prepare(
+        corpora,
+        source,
+        target,
+        recipe.data,
+        cache_folder(),
+        lambda read: reporter.status(f"preparing: {read:,} examples"),
+    )
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in store.dropped().items() if count)
+    reporter.say(f"{len(store):,} training examples" + (f"; dropped: {dropped}" if dropped else ""))
+    store.release()
+    found = hashlib.sha256()
+    for corpus in (*corpora, *valid):
+        found.update(f"{corpus.fingerprint()} {corpus.options.weight}\n".encode())
+    return Material(
+        source,
+        target,
+        store,
+        load_validation_set(recipe, valid, source, target),
+        found.hexdigest(),
+    )
+
+
+def learn_sides(recipe: Recipe, corpora: list[Corpus]) -> tuple[TextSide, TextSide]:
+    """Learn the tokenizers of both sides from the training corpora."""
+    target = recipe.target
+    if recipe.source.tokenizer.shared:
+        target = target.model_copy(update={"tokenizer": recipe.source.tokenizer})
+    return train_sides(
+        recipe.source,
+        target,
+        lambda: ((example.source, example.target) for example in chain.from_iterable(corpora)),
+        seed=recipe.training.seed,
+    )
+
+
+def save_sides(folder: Path, source: TextSide, target: TextSide) -> None:
+    """Write both tokenizers into a model folder that has none, or none that is in use."""
+    for stem, side in (("source", source), ("target", target)):
+        for extension in set(EXTENSIONS.values()):  # of another kind, from a broken-off start
+            (folder / f"{stem}{extension}").unlink(missing_ok=True)
+        sync(side.save(folder, stem))
+
+
+def build(recipe: Recipe, material: Material, device: torch.device) -> Seq2Seq:
+    """The model with its first weights, which depend on the recipe alone."""
+    torch.manual_seed(recipe.training.seed)
+    model = build_model(recipe.model, material.source.size, material.target.size)
+    return model.to(device)
+
+
+# ------------------------------------------------------------------------------- the recipe
+
+
+def check_same_recipe(recipe: Recipe, folder: Path) -> None:
+    """Make sure that the training in `folder` was started with this recipe.
+
+    Errors: UsageError listing the options that differ.
+    """
+    before = _flat(load_recipe(folder / RECIPE).model_dump(mode="json"))
+    now = _flat(recipe.model_dump(mode="json"))
+    ignored = FREE + DATA
+    changed = [
+        f"  {key}: {_show(before.get(key))} there, {_show(now.get(key))} here"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(ignored)
+    ]
+    if changed:
+        raise UsageError(
+            f"{folder}: holds a training of another recipe:\n" + "\n".join(changed) + "\n"
+            "Go on with the recipe as it was, train into another folder, or start anew with "
+            "`--fresh`. (When to stop, and how often to report, may change.)"
+        )
+
+
+def write_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write recipe.yaml; in a folder that can be opened already, together with its manifest."""
+    data = dump_recipe(recipe).encode()
+    path = folder / RECIPE
+    if path.exists() and path.read_bytes() == data:
+        return
+    if not (folder / MANIFEST).exists():
+        atomic_bytes(path, data)
+        return
+    about = read_manifest(folder)
+    for key in ("format", "transduce", "files"):
+        about.pop(key, None)
+    keys = ("task", "source_language", "target_language")
+    known = {key: about.pop(key, None) for key in keys}
+    publish(folder, {RECIPE: data}, **known, extra=about)
+
+
+def check_free(recipe: Recipe, folder: Path) -> None:
+    """Make sure that a new training in `folder` would overwrite nothing of value.
+
+    Errors: FolderError when there is a model, or another recipe.
+    """
+    if (folder / MANIFEST).exists():
+        raise FolderError(
+            f"{folder}: holds a model but not the checkpoint ({LAST}/) from which its training "
+            "could go on; train into another folder, or start anew with `--fresh`"
+        )
+    path = folder / RECIPE
+    if path.exists() and path.read_bytes() != dump_recipe(recipe).encode():
+        raise FolderError(
+            f"{path}: is there already and would be overwritten; train into another folder, "
+            "or start anew with `--fresh`"
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _show(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

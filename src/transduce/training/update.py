@@ -1,0 +1,182 @@
+"""One update of the weights: batches in, gradients, clipping, optimizer.
+
+Nothing here waits for the device: whether a gradient was finite is decided, acted on and counted
+there, and read at the next report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from transduce.data.batches import Batch
+from transduce.errors import TrainingError
+from transduce.model import Seq2Seq
+from transduce.recipe import TrainingOptions
+from transduce.training.averaging import MovingAverage
+from transduce.training.losses import halves, real_positions, sequence_loss
+from transduce.training.optimizer import build_optimizer
+
+PATIENCE_WITH_NAN = 20  # updates in a row without a finite gradient before giving up
+NAMED = 5  # examples of a batch that an error lists
+
+
+@dataclass(frozen=True)
+class Window:
+    """What was summed since the last report, over the updates that were not skipped."""
+
+    loss: float
+    nll: float
+    tokens: int
+    norm: float
+    updates: int
+    skipped: int
+
+
+class Updater:
+    """Owns what changes at an update: weights, optimizer, moving average, running sums."""
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        options: TrainingOptions,
+        precision: str,
+        name_examples: Callable[[Sequence[int]], list[str]],
+        warn: Callable[[str], None],
+    ) -> None:
+        self.model = model
+        self.options = options
+        self.device = model.device
+        self.precision = precision
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(model, options)
+        self.average = MovingAverage(model, options.ema) if options.ema else None
+        # loss, nll, tokens, gradient norm, updates, skipped updates; and skipped ones in a row
+        self.sums = torch.zeros(6, dtype=torch.float64, device=self.device)
+        self.streak = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._name_examples = name_examples
+        self._warn = warn
+        self._warned = False
+        self._recent: list[Batch] = []
+
+    def apply(self, batches: Sequence[Batch], learning_rate: float) -> None:
+        """Change the weights by the mean gradient per real target token of `batches`.
+
+        Errors: TrainingError when one example alone does not fit into memory.
+        """
+        self.model.train()
+        self._recent = list(batches)
+        tokens = sum(batch.tokens for batch in batches)
+        loss, nll = self._gradients(batches, tokens)
+        norm = self._clip()
+        bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        # The fused kernels leave weights and moments alone where this is not zero.
+        self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
+        self._count(loss, nll, norm, tokens, bad)
+
+    def _clip(self) -> Tensor:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.options.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.options.clip_norm, norm)
+        return norm
+
+    def _count(self, loss: Tensor, nll: Tensor, norm: Tensor, tokens: int, bad: Tensor) -> None:
+        good = (~bad).double()
+        zero = torch.zeros((), dtype=torch.float64, device=self.device)
+        row = torch.stack(
+            [loss.double(), nll.double(), good * tokens, norm.double(), good, bad.double()]
+        )
+        row[:4] = torch.where(bad, zero, row[:4])
+        self.sums += row
+        self.streak = (self.streak + 1) * bad
+
+    # ------------------------------------------------------------------------------ gradients
+
+    def _gradients(self, batches: Sequence[Batch], tokens: int) -> tuple[Tensor, Tensor]:
+        """Fill the gradients; a batch that does not fit into memory goes in two halves."""
+        pieces = list(batches)
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = torch.zeros((), device=self.device)
+            nll = torch.zeros((), device=self.device)
+            failed = None
+            for number, piece in enumerate(pieces):
+                try:
+                    piece_loss, piece_nll = self._backward(piece, tokens)
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error):
+                        raise
+                    failed = number
+                    break
+                loss, nll = loss + piece_loss, nll + piece_nll
+            if failed is None:
+                return loss, nll
+            # Here, outside of the handler, the traceback no longer holds the failed tensors. The
+            # backward pass may have stopped half-way, so all the update's gradients start anew.
+            pieces[failed : failed + 1] = self._halved(pieces[failed])
+
+    def _backward(self, batch: Batch, tokens: int) -> tuple[Tensor, Tensor]:
+        positions = real_positions(batch.target_output).to(self.device, non_blocking=True)
+        on_device = batch.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            sums = sequence_loss(self.model, on_device, self.options.label_smoothing, positions)
+        (sums.loss / tokens).backward()
+        return sums.loss.detach(), sums.nll.detach()
+
+    def _halved(self, batch: Batch) -> list[Batch]:
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if batch.size == 1:
+            raise TrainingError(
+                f"out of memory on a single example: {self._examples(batch)}; "
+                "lower data.max_source_length and data.max_target_length, or the model's sizes"
+            )
+        if not self._warned:
+            self._warned = True
+            self._warn(
+                f"out of memory on a batch of {batch.size} sentences: it is done in halves, and so "
+                "will others (said once). A smaller training.batch_tokens avoids it"
+            )
+        return halves(batch)
+
+    # ---------------------------------------------------------------------------- at a report
+
+    def check(self) -> None:
+        """Errors: TrainingError when the last updates were all skipped."""
+        if self.streak.item() >= PATIENCE_WITH_NAN:
+            examples = "; ".join(self._examples(batch) for batch in self._recent)
+            raise TrainingError(
+                f"loss or gradient was not finite in {int(self.streak.item())} updates in a row, "
+                f"last for the batch of {examples}. The last checkpoint is from before: lower "
+                "training.learning_rate or training.clip_norm, or look at these examples"
+            )
+
+    def take_window(self) -> Window:
+        """The sums since the last call."""
+        loss, nll, tokens, norm, updates, skipped = self.sums.tolist()
+        self.sums.zero_()
+        return Window(loss, nll, int(tokens), norm, int(updates), int(skipped))
+
+    def _examples(self, batch: Batch) -> str:
+        named = self._name_examples([int(index) for index in batch.indices[:NAMED]])
+        more = batch.size - len(named)
+        return ", ".join(named) + (f" and {more} more" if more > 0 else "")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or in the CPU's allocator."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return "can't allocate memory" in text or "CUDA out of memory" in text

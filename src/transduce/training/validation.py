@@ -1,0 +1,176 @@
+"""Validation: the loss of the valid set under teacher forcing, and its scores after decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from transduce.data.batches import Batch, collate
+from transduce.data.corpus import Corpus
+from transduce.data.text import TextSide
+from transduce.errors import DataError
+from transduce.evaluation.metrics import compute, group_by_source
+from transduce.model import Seq2Seq
+from transduce.recipe import METRICS, Recipe
+from transduce.search.decode import decode
+from transduce.training.losses import perplexity, sequence_loss
+
+LONGEST = 1000  # tokens; a longer source is cut before it is decoded
+SLOW = ("ter",)  # computed in validation only when it decides
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """The valid set in memory: pairs for the loss, distinct inputs and references for the scores.
+
+    `source_ids` and `target_ids` belong to the N pairs; `inputs` (ids) and `references` (raw
+    texts) to the M inputs to be decoded. M = N, except for dictionaries, where a word counts once.
+    """
+
+    source_ids: list[list[int]]
+    target_ids: list[list[int]]
+    inputs: list[list[int]]
+    references: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Validated:
+    """One validation: mean loss in nats per target token, and the scores by metric."""
+
+    loss: float
+    scores: dict[str, float]
+    samples: list[str]  # the first outputs
+
+    @property
+    def perplexity(self) -> float:
+        return perplexity(self.loss)
+
+    def value(self, metric: str) -> float:
+        return self.loss if metric == "loss" else self.scores[metric]
+
+
+def deciding_metric(recipe: Recipe) -> str:
+    """The metric that says which weights are best."""
+    return recipe.training.metric or (recipe.evaluation.metrics or METRICS[recipe.task])[0]
+
+
+def metrics_to_compute(recipe: Recipe) -> list[str]:
+    """The deciding metric first, then the recipe's others that are quick."""
+    first = deciding_metric(recipe)
+    others = [m for m in recipe.evaluation.metrics or METRICS[recipe.task] if m not in SLOW]
+    return [m for m in dict.fromkeys([first, *others]) if m != "loss"]
+
+
+def load_validation_set(
+    recipe: Recipe, corpora: Sequence[Corpus], source: TextSide, target: TextSide
+) -> ValidationSet:
+    """Read and encode the valid set, the first `data.max_valid` examples of it if that is set.
+
+    Errors: DataError where an example has no target, or there is no example at all.
+    """
+    sources: list[str] = []
+    targets: list[str] = []
+    for corpus in corpora:
+        for example in corpus:
+            if recipe.data.max_valid is not None and len(sources) >= recipe.data.max_valid:
+                break
+            if example.target is None:
+                raise DataError(f"{example.file}:{example.line}: a valid example needs a target")
+            sources.append(example.source)
+            targets.append(example.target)
+    if not sources:
+        raise DataError("the valid set has no examples; see data.valid of the recipe")
+    if recipe.task == "pronunciation":
+        inputs, references = group_by_source(sources, targets)
+    else:
+        inputs, references = sources, [[text] for text in targets]
+    source_ids, target_ids = source.encode_batch(sources), target.encode_batch(targets)
+    usable = [
+        row
+        for row, (s, t) in enumerate(zip(source_ids, target_ids, strict=True))
+        if 0 < len(s) <= LONGEST and 0 < len(t) <= LONGEST
+    ]
+    return ValidationSet(
+        [source_ids[row] for row in usable],
+        [target_ids[row] for row in usable],
+        [ids[:LONGEST] for ids in source.encode_batch(inputs)],
+        references,
+    )
+
+
+@contextmanager
+def evaluating(model: Seq2Seq) -> Iterator[None]:
+    """Inside the block: no dropout, no gradients, and the training's random numbers untouched."""
+    devices = [model.device] if model.device.type == "cuda" else []
+    was_training = model.training
+    with torch.random.fork_rng(devices), torch.inference_mode():
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train(was_training)
+
+
+def validate(
+    model: Seq2Seq,
+    valid: ValidationSet,
+    recipe: Recipe,
+    target: TextSide,
+    progress: Callable[[int, int], None] | None = None,
+) -> Validated:
+    """Loss and scores of the model as it is; `progress` is told outputs done and in all."""
+    with evaluating(model):
+        loss = mean_loss(model, valid, recipe.training.batch_tokens)
+        outputs: list[str] = []
+        hypotheses = decode(model, valid.inputs, recipe.search, device=model.device)
+        for found in hypotheses:
+            outputs.append(target.decode(found[0].ids))
+            if progress is not None:
+                progress(len(outputs), len(valid.inputs))
+    scores = compute(
+        metrics_to_compute(recipe),
+        outputs,
+        valid.references,
+        source_language=recipe.source.language,
+        target_language=recipe.target.language,
+        bootstrap=0,
+    )
+    return Validated(loss, {score.name: score.value for score in scores}, outputs[:3])
+
+
+def mean_loss(model: Seq2Seq, valid: ValidationSet, batch_tokens: int) -> float:
+    """Negative log-likelihood in nats per target token, without smoothing. NaN without pairs."""
+    total = torch.zeros((), dtype=torch.float64, device=model.device)
+    tokens = 0
+    for batch in _batches(valid, batch_tokens):
+        sums = sequence_loss(model, batch.to(model.device), 0.0)
+        total += sums.nll
+        tokens += sums.tokens
+    return float(total) / tokens if tokens else float("nan")
+
+
+def _batches(valid: ValidationSet, batch_tokens: int) -> Iterator[Batch]:
+    """Batches of similar length, filled by the padded size."""
+    lengths = [
+        max(len(s), len(t)) + 1 for s, t in zip(valid.source_ids, valid.target_ids, strict=True)
+    ]
+    rows: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if rows and (len(rows) + 1) * lengths[row] > batch_tokens:
+            yield _collate(valid, rows)
+            rows = []
+        rows.append(row)
+    if rows:
+        yield _collate(valid, rows)
+
+
+def _collate(valid: ValidationSet, rows: list[int]) -> Batch:
+    return collate(
+        [np.asarray(valid.source_ids[row]) for row in rows],
+        [np.asarray(valid.target_ids[row]) for row in rows],
+        np.asarray(rows),
+    )

@@ -1,0 +1,52 @@
+"""What tests of several packages share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORDS = {"cat": "K AE T", "act": "AE K T", "tack": "T AE K", "back": "B AE K", "cab": "K AE B"}
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole model folder (letters to phones) whose weights are as initialised."""
+    return make_folder(tmp_path_factory.mktemp("models") / "untrained", seed=1)
+
+
+@pytest.fixture(scope="session")
+def untrained_too(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another with the same vocabularies and other weights."""
+    return make_folder(tmp_path_factory.mktemp("models") / "untrained-too", seed=2)
+
+
+def make_folder(path: Path, *, seed: int, **model: Any) -> Path:
+    """Write the model folder that training would, without training."""
+    import torch
+
+    from transduce.data.text import train_sides
+    from transduce.folder import RECIPE, WEIGHTS, model_tensors, publish, tensor_bytes
+    from transduce.model.build import build_model
+    from transduce.recipe_files import dump_recipe, recipe_from_dict
+
+    tree = {
+        "task": "pronunciation",
+        "data": {"train": "cmudict:train", "valid": "cmudict:valid"},
+        "source": {"tokenizer": {"kind": "characters"}},
+        "target": {"tokenizer": {"kind": "symbols"}},
+        "model": {"embedding": 8, "encoder": {"size": 8}, "decoder": {"size": 8}} | model,
+        "training": {"epochs": 1},
+        "search": {"beam": 2, "max_extra": 3},
+    }
+    recipe = recipe_from_dict(tree, where="test")
+    path.mkdir(parents=True)
+    source, target = train_sides(recipe.source, recipe.target, WORDS.items, seed=1)
+    source.save(path, "source")
+    target.save(path, "target")
+    torch.manual_seed(seed)
+    weights = model_tensors(build_model(recipe.model, source.size, target.size))
+    files = {RECIPE: dump_recipe(recipe).encode(), WEIGHTS: tensor_bytes(weights)}
+    publish(path, files, task=recipe.task, source_language="en", target_language=None)
+    return path

@@ -1,0 +1,326 @@
+"""The command line: one line in, one line out; errors without tracebacks; quick help."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from transduce import __version__
+from transduce.cli import BROKEN_PIPE, app
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in this process; gives exit code, stdout, stderr."""
+
+    def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        stream = io.TextIOWrapper(io.BytesIO(stdin))
+        monkeypatch.setattr(sys, "stdin", stream)
+        with pytest.raises(SystemExit) as stop:
+            app([str(argument) for argument in arguments])
+        sys.stdout.flush()
+        out, err = capfdbinary.readouterr()
+        code = stop.value.code
+        return int(code or 0), out.decode(), err.decode()
+
+    return call
+
+
+def lines_of(text: str) -> list[str]:
+    assert text == "" or text.endswith("\n")
+    return text.split("\n")[:-1]
+
+
+# ------------------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            [name, "--help"]
+            for name in ["demo", "train", "predict", "translate", "score", "evaluate"]
+        ),
+        *([name, "--help"] for name in ["inspect", "figure", "data", "average", "transcribe"]),
+        *(["figure", name, "-h"] for name in ("attention", "curves", "lengths")),
+        *(["data", name, "-h"] for name in ("list", "get", "check")),
+        ["--help"],
+    ],
+)
+def test_every_command_explains_itself(run: Run, arguments: list[str]) -> None:
+    code, out, _ = run(*arguments)
+    assert code == 0 and "Usage:" in out
+
+
+def test_help_imports_nothing_slow() -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['transduce', '--help']\n"
+        "try: runpy.run_module('transduce', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('slow:', [m for m in ('torch', 'numpy', 'rich', 'pydantic', 'yaml', 'matplotlib')\n"
+        "                if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "predict" in shown.stdout and shown.stdout.endswith("slow: []\n")
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"transduce {__version__}\n", "")
+
+
+def test_an_unknown_command_or_option_is_a_usage_error(run: Run) -> None:
+    for arguments in (["predikt"], ["predict"], ["predict", "x", "--beem", "3"], ["figure", "x"]):
+        code, out, err = run(*arguments)
+        assert code == 2 and not out and "Traceback" not in err
+
+
+# ----------------------------------------------------------------------------------- predict
+
+
+def test_one_line_in_one_line_out(run: Run, untrained: Path) -> None:
+    given = [
+        b"cat",
+        b"",
+        b"   ",
+        b"a\x00b",
+        b"c\xff\xfet",
+        "cab\u2028tack\x0bx".encode(),
+        b"back\r",
+    ]
+    code, out, err = run("predict", untrained, stdin=b"\n".join(given))  # no \n at the end
+    answers = lines_of(out)
+    assert code == 0 and len(answers) == len(given)
+    assert answers[1] == answers[2] == ""
+    assert all(answers[i] for i in (0, 3, 4, 5, 6))
+    assert "line 2: blank input" in err and "line 3: blank input" in err
+    assert "line 5: invalid UTF-8" in err
+    assert run("predict", untrained, stdin=b"back\n")[1] == answers[6] + "\n"
+    assert run("predict", untrained, stdin=b"") == (0, "", "")
+    assert run("predict", untrained, stdin=b"\n")[1] == "\n"
+
+
+def test_a_very_long_line_is_cut_and_says_so(run: Run, untrained: Path) -> None:
+    given = b"cat\n" + b"a" * 100_000 + b"\ncat\n"
+    code, out, err = run("predict", untrained, "--beam", "1", stdin=given)
+    answers = lines_of(out)
+    assert code == 0 and len(answers) == 3 and answers[0] == answers[2]
+    assert "line 2: input of 100000 tokens cut to 1000" in err
+
+
+def test_many_bad_lines_are_summed_up(run: Run, untrained: Path) -> None:
+    code, out, err = run("predict", untrained, stdin=b"\n" * 100)
+    assert code == 0 and out == "\n" * 100
+    assert err.count("\n") == 21 and "and 80 more lines (blank input: 80)" in err
+
+
+def test_json_lines(run: Run, untrained: Path) -> None:
+    arguments = ["predict", untrained, "--json", "--n-best", 2, "--window", 1]
+    code, out, _ = run(*arguments, stdin=b"cat\n\n")
+    first, blank = (json.loads(line) for line in lines_of(out))
+    assert code == 0 and first["line"] == 1 and first["text"] == " ".join(first["tokens"])
+    assert len(first["attention"]) == len(first["token_scores"]) == len(first["tokens"]) + 1
+    assert [len(row) for row in first["attention"]] == [4] * len(first["attention"])
+    assert first["n_best"][0]["text"] == first["text"]
+    assert blank["text"] == "" and blank["reason"] == "blank input" and blank["attention"] is None
+
+
+def test_n_best_as_text_stays_one_line(run: Run, untrained: Path) -> None:
+    _, out, _ = run("predict", untrained, "--beam", 3, "--n-best", 3, stdin=b"cat\nback\n")
+    assert [line.count("\t") for line in lines_of(out)] == [2, 2]
+
+
+def test_files_in_and_out(run: Run, untrained: Path, tmp_path: Path) -> None:
+    import gzip
+
+    source = tmp_path / "in.txt.gz"
+    source.write_bytes(gzip.compress(b"\xef\xbb\xbfcat\nback\n"))
+    out = tmp_path / "out.txt"
+    assert run("predict", untrained, source, "--output", out)[:2] == (0, "")
+    assert out.read_text() == run("predict", untrained, stdin=b"cat\nback\n")[1]
+    source.write_bytes(gzip.compress(b"cat\n" * 1000)[:-20])
+    code, _, err = run("predict", untrained, source)
+    assert code == 1 and "damaged or cut short" in err
+    assert run("predict", untrained, source, "--output", tmp_path)[0] == 2
+
+
+def test_aliases_know_their_tasks(run: Run, untrained: Path) -> None:
+    assert run("transcribe", untrained, stdin=b"cat\n") == run("predict", untrained, stdin=b"cat\n")
+    code, out, err = run("translate", untrained, stdin=b"cat\n")
+    assert (code, out) == (2, "") and "a model for pronunciation, so use `transduce predict`" in err
+    assert run("summarize", untrained, stdin=b"cat\n")[0] == 2
+
+
+def test_several_models_are_an_ensemble(run: Run, untrained: Path, untrained_too: Path) -> None:
+    code, out, _ = run("predict", f"{untrained},{untrained_too}", stdin=b"cat\n")
+    assert code == 0 and len(lines_of(out)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["predict", "nothing-here"], 1, "no such model folder"),
+        (["predict", "{model}", "nothing.txt"], 1, "nothing.txt does not exist"),
+        (["predict", "{model}", "."], 1, "is a folder"),
+        (["predict", "{model}", "--n-best", "9"], 2, "n_best 9 is more than beam 2"),
+        (["predict", "{model}", "--device", "warp"], 2, "device `warp` cannot be used"),
+        (["evaluate", "{model}", "--metric", "blue"], 2, "did you mean `bleu`"),
+        (["evaluate", "{model}", "--source", "x"], 2, "give both --source and --target"),
+        (["evaluate", "{model}", "--report", "x.pdf"], 2, "a report is .html or .md"),
+        (["score", "{model}", "--source", "x"], 2, "give both --source and --target"),
+        (["inspect", "nothing.yaml"], 2, "there is no such recipe"),
+        (["inspect", "{model}", "training.epochs=3"], 2, "for recipes"),
+        (["train", "nothing.yaml"], 2, "there is no such recipe"),
+        (["average", "{model}"], 2, "no kept checkpoints"),
+        (["figure", "attention", "{model}", " "], 2, "blank input"),
+        (["figure", "curves", "{model}"], 1, "metrics.jsonl"),
+        (["data", "check"], 2, "say what to check"),
+        (["data", "get", "cmudikt"], 2, "did you mean `cmudict`"),
+    ],
+)
+def test_mistakes_get_a_message_and_no_traceback(
+    run: Run, untrained: Path, arguments: list[str], code: int, message: str
+) -> None:
+    filled = [argument.format(model=untrained) for argument in arguments]
+    found, out, err = run(*filled)
+    assert (found, out) == (code, "")
+    assert err.startswith("transduce: ") and message in err and "Traceback" not in err
+
+
+def test_a_recipe_with_a_wrong_key(run: Run, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "data: {train: 'cmudict:train', valid: 'cmudict:valid'}\n"
+        "model:\n  encoder: {layer: 2}\ntraining: {epochs: 1}\n"
+    )
+    code, out, err = run("train", recipe, "--folder", tmp_path / "run")
+    assert (code, out) == (2, "")
+    assert "r.yaml:3" in err and "did you mean `layers`?" in err
+    assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------------- score and inspect
+
+
+def test_scores_one_number_a_line(run: Run, untrained: Path, tmp_path: Path) -> None:
+    pairs = b"cat\tK AE T\n\tK\nback\ncat\tT T T\n"
+    code, out, err = run("score", untrained, stdin=pairs)
+    numbers = [float(line) for line in lines_of(out)]
+    assert code == 0 and len(numbers) == 4
+    assert [number == number for number in numbers] == [True, False, False, True]
+    assert "line 2: blank input" in err and "line 3: blank input" in err
+    source, target = tmp_path / "s", tmp_path / "t"
+    source.write_bytes(b"cat\ncat\n")
+    target.write_bytes(b"K AE T\nT T T\n")
+    code, out, _ = run("score", untrained, "--source", source, "--target", target, "--json")
+    rows = [json.loads(line) for line in lines_of(out)]
+    assert [row["log_prob"] for row in rows] == pytest.approx([numbers[0], numbers[3]], abs=1e-4)
+    assert rows[0]["tokens"] == ["K", "AE", "T"]
+    target.write_bytes(b"K AE T\n")
+    code, out, err = run("score", untrained, "--source", source, "--target", target)
+    assert code == 1 and "1 targets but more sources" in err
+
+
+def test_inspect_a_model(run: Run, untrained: Path) -> None:
+    code, out, _ = run("inspect", untrained)
+    assert code == 0
+    for part in ("pronunciation", "encoder", "total", "characters", "learning_rate:"):
+        assert part in out
+    code, out, _ = run("inspect", untrained, "--json")
+    facts = json.loads(out)
+    from transduce.transducer import load
+
+    assert facts["parameters"]["total"] == load(untrained).parameters
+    assert facts["recipe"]["search"]["beam"] == 2
+
+
+def test_inspect_a_recipe(run: Run, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "data: {train: 'cmudict:train', valid: 'cmudict:valid'}\ntraining: {epochs: 1}\n"
+    )
+    code, out, _ = run("inspect", recipe, "model.encoder.layers=3", "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["recipe"]["model"]["encoder"]["layers"] == 3
+    assert facts["parameters"]["total"] > 1_000_000
+    assert "every option" in run("inspect", recipe, "source.tokenizer.kind=characters")[1]
+
+
+def test_attention_in_the_terminal_and_as_a_picture(
+    run: Run, untrained: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "new" / "a.png"
+    code, out, _ = run("figure", "attention", untrained, "cat", "--output", picture)
+    assert code == 0 and "K" in out and picture.read_bytes().startswith(b"\x89PNG")
+    code, out, _ = run(
+        *("figure", "attention", untrained, "cat", "--target", "K AE T", "--output", picture)
+    )
+    assert code == 0 and out.startswith("K AE T ")
+
+
+# ------------------------------------------------------------------------------------- pipes
+
+
+def test_a_reader_that_leaves_is_no_error(untrained: Path) -> None:
+    command = f"{sys.executable} -m transduce predict {untrained} --beam 1 | head -n 1"
+    lines = b"cat\n" * 40_000
+    done = subprocess.run(command, shell=True, input=lines, capture_output=True, check=False)
+    assert done.stdout.count(b"\n") == 1 and done.returncode == 0
+    assert b"Traceback" not in done.stderr and b"Broken" not in done.stderr
+
+
+def test_a_broken_pipe_ends_quietly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transduce.commands import data
+
+    def broken(**_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(data, "run_list", broken)
+    before = os.dup(1)
+    try:
+        assert run("data", "list") == (BROKEN_PIPE, "", "")
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+
+
+def test_closed_streams(untrained: Path) -> None:
+    command = f"{sys.executable} -m transduce predict {untrained}"
+    closed = subprocess.run(f"{command} <&-", shell=True, capture_output=True, check=False)
+    assert closed.returncode == 2 and b"standard input is closed" in closed.stderr
+    closed = subprocess.run(
+        f"echo cat | {command} >&-", shell=True, capture_output=True, check=False
+    )
+    assert closed.returncode == 2 and b"standard output is closed" in closed.stderr
+
+
+def test_a_line_is_answered_before_the_next_is_sent(untrained: Path) -> None:
+    command = [sys.executable, "-m", "transduce", "predict", str(untrained), "--window", "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for _ in range(2):
+            process.stdin.write(b"cat\n")
+            process.stdin.flush()
+            assert process.stdout.readline().endswith(b"\n")
+        process.stdin.close()
+        assert process.wait(timeout=60) == 0
+
+
+def test_ctrl_c_has_its_exit_code(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    fake = types.ModuleType("transduce.commands.demo")
+    fake.run_demo = interrupted  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "transduce.commands.demo", fake)
+    assert run("demo")[0] == 130
