@@ -151,7 +151,30 @@ def test_files_in_and_out(run: Run, untrained: Path, tmp_path: Path) -> None:
     source.write_bytes(gzip.compress(b"cat\n" * 1000)[:-20])
     code, _, err = run("predict", untrained, source)
     assert code == 1 and "damaged or cut short" in err
-    assert run("predict", untrained, source, "--output", tmp_path)[0] == 2
+    code, _, err = run("predict", untrained, out, "--output", tmp_path)
+    assert code == 1 and err == f"transduce: {tmp_path}: Is a directory\n"
+
+
+def test_the_output_may_replace_the_input(run: Run, untrained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "words"
+    file.write_bytes(b"cat\nback\n")
+    assert run("predict", untrained, file, "--output", file)[0] == 0
+    assert file.read_text() == run("predict", untrained, stdin=b"cat\nback\n")[1]
+
+
+def test_an_output_that_is_a_link_or_a_pipe_is_written_through(
+    run: Run, untrained: Path, tmp_path: Path
+) -> None:
+    file, link, pipe = tmp_path / "file", tmp_path / "link", tmp_path / "pipe"
+    file.touch()
+    link.symlink_to(file)
+    os.mkfifo(pipe)
+    assert run("predict", untrained, "--output", link, stdin=b"cat\n")[0] == 0
+    assert link.is_symlink() and file.read_text().count("\n") == 1
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert run("predict", untrained, "--output", pipe, stdin=b"cat\n")[0] == 0
+        assert reader.communicate(timeout=30)[0] == file.read_bytes()
+    assert pipe.is_fifo()
 
 
 def test_aliases_know_their_tasks(run: Run, untrained: Path) -> None:

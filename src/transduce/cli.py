@@ -63,8 +63,12 @@ def command(run: Callable[P, None]) -> Callable[P, None]:
             # The reader has had enough. At exit Python would flush into the closed pipe again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(BROKEN_PIPE) from None
-        except KeyboardInterrupt as stop:
-            raise typer.Exit(getattr(stop, "exit_code", INTERRUPTED)) from None
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"transduce: {where}{error.strerror or error}", file=sys.stderr)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
 
     return guarded
 
@@ -310,12 +314,15 @@ def inspect(
         list[str] | None,
         typer.Argument(metavar="key=value", help="For a recipe: options to replace."),
     ] = None,
+    counts: Annotated[
+        bool, typer.Option("--counts", help="Count the examples (fetching sets that are not here).")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object.")] = False,
 ) -> None:
     """Show parameters, vocabularies, data counts and options."""
     from transduce.commands.inspecting import run_inspect
 
-    run_inspect(model, overrides or [], json=json)
+    run_inspect(model, overrides or [], counts=counts, json=json)
 
 
 # ------------------------------------------------------------------------------------- figures

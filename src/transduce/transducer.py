@@ -182,9 +182,11 @@ class Transducer:
     # -------------------------------------------------------------------------------- scoring
 
     @overload
-    def score(self, sources: Text, targets: Text) -> Scored: ...
+    def score(self, sources: Text, targets: Text) -> Scored: ...  # type: ignore[overload-overlap]
     @overload
-    def score(self, sources: list[str], targets: list[str]) -> list[Scored]: ...
+    def score(  # type: ignore[overload-overlap]
+        self, sources: list[str], targets: list[str]
+    ) -> list[Scored]: ...
     @overload
     def score(self, sources: Iterable[Text], targets: Iterable[Text]) -> Iterator[Scored]: ...
 

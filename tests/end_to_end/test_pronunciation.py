@@ -144,7 +144,8 @@ def test_scoring_prefers_the_truth(place: Place) -> None:
 
 def test_inspect_and_figures(place: Place) -> None:
     assert "characters" in place.run("inspect", "runs/phones")
-    assert "parameters" in place.run("inspect", "phones.yaml")
+    facts = json.loads(place.run("inspect", "phones.yaml", "--counts", "--json"))
+    assert facts["examples"]["train"][str(place.folder / "train.words")] > 1000
     out = place.run("figure", "attention", "runs/phones", "canner", "-o", "a.png")
     assert out.startswith("K ") and (place.folder / "a.png").stat().st_size > 1000
     place.run("figure", "curves", "runs/phones", "-o", "c.png")

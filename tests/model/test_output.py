@@ -49,6 +49,35 @@ def test_loss_and_gradients_equal_torchs(
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [1, 9, CHUNK // 2 + 1])
+def test_consistent_loss_equals_its_formula(rows: int) -> None:
+    torch.manual_seed(rows)
+    output = layer(5, 11)
+    values = torch.randn(2, rows, 5, requires_grad=True)
+    targets = torch.randint(0, 11, (rows,))
+    tensors = (values, output.weight, output.bias)
+
+    loss, nll = output.consistent_loss(values, targets, 0.1, 3.0)
+    ours = torch.autograd.grad(loss, tensors)
+    logits = values @ output.weight.t() + output.bias
+    both = [
+        torch.nn.functional.cross_entropy(one, targets, label_smoothing=0.1, reduction="sum")
+        for one in logits
+    ]
+    first, second = torch.log_softmax(logits, dim=-1)
+    kl = torch.nn.functional.kl_div
+    divergence = kl(first, second, log_target=True, reduction="sum")
+    divergence = divergence + kl(second, first, log_target=True, reduction="sum")
+    reference = sum(both) / 2 + 3.0 * divergence / 2
+    theirs = torch.autograd.grad(reference, tensors)
+
+    torch.testing.assert_close(loss, reference, rtol=1e-4, atol=1e-4)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+    plain = [torch.nn.functional.cross_entropy(one, targets, reduction="sum") for one in logits]
+    torch.testing.assert_close(nll, sum(plain).detach() / 2, rtol=1e-4, atol=1e-4)
+
+
 def test_large_logits_stay_finite() -> None:
     output = layer(4, 6)
     loss, _ = output.loss(torch.full((3, 4), 1e4), torch.tensor([0, 1, 2]), 0.1)

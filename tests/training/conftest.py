@@ -52,14 +52,18 @@ def make_recipe(tmp_path_factory: pytest.TempPathFactory) -> MakeRecipe:
     }
 
     def make(
-        *, reverse: bool = True, model: dict[str, Any] | None = None, **training: Any
+        *,
+        reverse: bool = True,
+        model: dict[str, Any] | None = None,
+        tokenizer: dict[str, Any] | None = None,
+        **training: Any,
     ) -> Recipe:
-        symbols = {"tokenizer": {"kind": "symbols"}}
+        side = {"tokenizer": tokenizer or {"kind": "symbols"}}
         tree = {
             "task": "transduction",
             "data": corpora[reverse],
-            "source": symbols,
-            "target": symbols,
+            "source": side,
+            "target": side,
             "model": {
                 "embedding": 12,
                 "embedding_dropout": 0.1,

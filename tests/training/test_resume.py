@@ -84,6 +84,19 @@ def test_signals_save_and_the_rest_is_bit_equal(
     assert (tmp_path / "weights.safetensors").read_bytes() == weights
 
 
+def test_sampled_segmentation_goes_on_bit_equal(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(tokenizer={"kind": "bpe", "size": 24, "dropout": 0.3}, epochs=2)
+    train(recipe, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            train(recipe, tmp_path / "parts", progress=False)
+    train(recipe, tmp_path / "parts", progress=False)
+    assert rows_of(tmp_path / "parts") == rows_of(tmp_path / "whole")
+
+
 def test_a_signal_breaks_a_validation_off_and_it_is_done_again(
     everything: tuple[Recipe, list[dict[str, Any]], bytes],
     tmp_path: Path,

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from transduce.commands.showing import console, table
+from transduce.data.corpus import open_corpora
 from transduce.data.text import TextSide
-from transduce.errors import UsageError
+from transduce.errors import TransduceError, UsageError
 from transduce.folder import RECIPE, ModelFolder, open_folder
 from transduce.model.build import build_model
 from transduce.output import json_line
 from transduce.recipe import METRICS, Recipe
 from transduce.recipe_files import dump_recipe, load_recipe
 
-_KNOWN = ("format", "transduce", "task", "source_language", "target_language", "files")
+_TOLD = ("format", "task", "files", "parameters")  # of the manifest, otherwise
 
 
-def run_inspect(path: Path, overrides: list[str], *, json: bool) -> None:
+def run_inspect(path: Path, overrides: list[str], *, counts: bool, json: bool) -> None:
     """Print a model folder, or a recipe file (never trained, so its sizes are upper bounds)."""
     facts: dict[str, Any]
     if path.is_file() or path.suffix in (".yaml", ".yml"):
@@ -30,6 +31,8 @@ def run_inspect(path: Path, overrides: list[str], *, json: bool) -> None:
         folder = open_folder(path)
         recipe = folder.recipe
         facts = _folder_facts(folder)
+    if counts:
+        facts["examples"] = data_counts(recipe)
     if json:
         print(json_line({**facts, "recipe": recipe.model_dump(mode="json")}))
         return
@@ -46,8 +49,7 @@ def _folder_facts(folder: ModelFolder) -> dict[str, Any]:
         "vocabulary": {"source": _vocabulary(source), "target": _vocabulary(target)},
         "parameters": parameters(recipe, source.size, target.size),
         "files": {name: entry["bytes"] for name, entry in folder.manifest["files"].items()},
-        **{key: value for key, value in folder.manifest.items() if key not in _KNOWN},
-        "transduce": folder.manifest.get("transduce"),
+        **{key: value for key, value in folder.manifest.items() if key not in _TOLD},
     }
 
 
@@ -64,6 +66,21 @@ def _recipe_facts(recipe: Recipe) -> dict[str, Any]:
     if all(options.kind in ("bpe", "unigram") for options in sizes.values()):
         facts["parameters"] = parameters(recipe, *(options.size for options in sizes.values()))
     return facts
+
+
+def data_counts(recipe: Recipe) -> dict[str, dict[str, int | str]]:
+    """The number of examples of each corpus of each split, or why they cannot be counted."""
+    counts: dict[str, dict[str, int | str]] = {}
+    for split in ("train", "valid", "test"):
+        counts[split] = {}
+        for options in getattr(recipe.data, split):
+            name = options.name or options.table or str(options.source)
+            try:
+                (corpus,) = open_corpora([options])
+                counts[split][name] = sum(1 for _ in corpus)
+            except TransduceError as error:
+                counts[split][name] = str(error)
+    return counts
 
 
 def _vocabulary(side: TextSide) -> dict[str, Any]:
@@ -103,12 +120,20 @@ def _show(facts: Mapping[str, Any], recipe: Recipe, path: Path) -> None:
         out.print(table(["part", "parameters"], counts, right=(1,)))
     else:
         out.print("\nparameters: known when the vocabularies are learnt from the data")
+    if "examples" in facts:
+        rows = [
+            [split, name, f"{count:,}" if isinstance(count, int) else count]
+            for split, corpora in facts["examples"].items()
+            for name, count in corpora.items()
+        ]
+        out.print()
+        out.print(table(["data", "corpus", "examples"], rows))
     if "files" in facts:
         out.print()
         out.print(
             table(["file", "bytes"], [[n, f"{b:,}"] for n, b in facts["files"].items()], right=(1,))
         )
-    known = ("task", "metrics", "vocabulary", "parameters", "files")
+    known = ("task", "metrics", "vocabulary", "parameters", "examples", "files")
     more = [
         [key, part] for key, value in facts.items() if key not in known for part in _lines(value)
     ]
@@ -122,4 +147,6 @@ def _show(facts: Mapping[str, Any], recipe: Recipe, path: Path) -> None:
 def _lines(value: Any) -> list[str]:
     if isinstance(value, Mapping):
         return [f"{key}: {part}" for key, inner in value.items() for part in _lines(inner)]
+    if isinstance(value, float):
+        return [f"{value:.4g}"]
     return [f"{value:,}" if isinstance(value, int) else str(value)]

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from transduce.data.files import damage, open_bytes
 from transduce.errors import UsageError
+from transduce.folder import atomic_write
 from transduce.output import Output, Scored, json_line
 from transduce.transducer import WINDOW, Transducer, load
 
@@ -154,12 +155,14 @@ def line_writer(path: Path | None, *, live: bool = False) -> Iterator[Callable[[
 
     `live`, or a terminal at either end: each line is sent at once.
     """
+    if path is not None and (path.is_symlink() or (path.exists() and not path.is_file())):
+        # Written through, never replaced: a link (/dev/stdout is one), a named pipe, a device.
+        with path.open("wb", buffering=0) as through:
+            yield lambda line: through.write(line.encode("utf-8", "replace") + b"\n")
+        return
     if path is not None:
-        try:
-            stream: BinaryIO = path.open("wb")
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
-        with stream:
+        # Renamed into place at the end: the output may be the file that is read.
+        with atomic_write(path) as temporary, temporary.open("wb") as stream:
             yield lambda line: stream.write(line.encode("utf-8", "replace") + b"\n")
         return
     if sys.stdout is None:

@@ -22,9 +22,15 @@ def run_train(
     folder = folder if folder is not None else Path("runs") / _stem(recipe)
     if fresh:
         start_anew(folder)
-    train(loaded, folder, device=device)
-    console().print(f"Model folder: {folder}", markup=False)
-    console().print(f"Next: transduce evaluate {folder}", markup=False)
+    result = train(loaded, folder, device=device)
+    out = console()
+    out.print(
+        f"ended after {result.reason}: {result.updates:,} updates, {result.minutes:.1f} minutes, "
+        f"{result.tokens_per_second:,.0f} target tokens/s; "
+        f"valid {result.metric} {result.value:.2f}",
+        markup=False,
+    )
+    out.print(f"model folder: {folder}\nnext: transduce evaluate {folder}", markup=False)
 
 
 def start_anew(folder: Path) -> None:

@@ -8,6 +8,7 @@ checked against the SHA-256 recorded here, wherever it comes from.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -155,7 +156,8 @@ def _fetch(dataset: Dataset, file: File, path: Path) -> None:
     except OSError as error:
         raise DataError(f"cannot keep {file.url} at {path}: {error.strerror or error}") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
 def _check_fetched(beside: Path, path: Path, file: File) -> None:

@@ -143,7 +143,7 @@ class RecurrentDecoder(nn.Module):
         for i, layer in enumerate(self.layers):
             cell = None if state.cell is None else state.cell[i].flatten(0, 1)
             before = LayerState(state.hidden[i].flatten(0, 1), cell)
-            outputs, after = layer(x.flatten(0, 1).unsqueeze(1), before)
+            outputs, after = layer.step(x.flatten(0, 1), before)
             outputs = self.norms[i](outputs).view(batch, beam, -1)
             outputs = self.dropout(outputs, None if masks is None else masks[i])
             above = self._join(i, x, outputs)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transduce.model.consistency import ConsistentCrossEntropy
+
 CHUNK = 1024  # rows of logits alive at a time; larger costs cache, smaller costs calls
 
 
@@ -120,5 +122,18 @@ class OutputLayer(nn.Module):
         """
         result: tuple[Tensor, Tensor] = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
             values, self.weight, self.bias, targets, smoothing
+        )
+        return result
+
+    def consistent_loss(
+        self, values: Tensor, targets: Tensor, smoothing: float, strength: float
+    ) -> tuple[Tensor, Tensor]:
+        """Like `loss` for two passes over the same targets, with `strength` x their divergence.
+
+        values (2, N, E), targets (N,) -> two float32 scalars, summed over N, means of the passes.
+        """
+        dtype = compute_dtype(values.device) or self.weight.dtype
+        result: tuple[Tensor, Tensor] = ConsistentCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            values, self.weight, self.bias, targets, smoothing, strength, dtype, CHUNK // 2
         )
         return result

@@ -65,6 +65,22 @@ class RecurrentLayer(nn.Module):
             return outputs, LayerState(end[0].squeeze(0), end[1].squeeze(0))
         return outputs, LayerState(end.squeeze(0))
 
+    def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """One position: x (N, D) -> outputs (N, size), state.
+
+        A plain cell: for a single step the whole-sequence kernels cost two to five times as much.
+        """
+        hidden, cell = state.hidden.to(x.dtype), state.cell
+        weights = [getattr(self.rnn, name) for name in self.rnn._flat_weights_names]
+        if self.kind == "lstm":
+            assert cell is not None
+            hidden, cell = torch.lstm_cell(x, (hidden, cell.to(x.dtype)), *weights)
+        elif self.kind == "gru":
+            hidden = torch.gru_cell(x, hidden, *weights)
+        else:
+            hidden = torch.rnn_tanh_cell(x, hidden, *weights)
+        return hidden, LayerState(hidden, cell)
+
     def end_cell(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Like `forward`, with the cell at each last real position: outputs, cell (N, size).
 

@@ -30,20 +30,30 @@ def real_positions(target_output: Tensor) -> Tensor:
 
 
 def sequence_loss(
-    model: Seq2Seq, batch: Batch, smoothing: float, positions: Tensor | None = None
+    model: Seq2Seq,
+    batch: Batch,
+    smoothing: float,
+    positions: Tensor | None = None,
+    consistency: float = 0.0,
 ) -> LossSum:
     """Teacher-forced loss of a batch; padding never reaches the vocabulary.
 
     Label smoothing as in Szegedy et al. 2016 (1512.00567), section 7. `positions` are those of
-    `real_positions`, on the model's device.
+    `real_positions`, on the model's device. With `consistency` (R-Drop, 2106.14448), the batch
+    goes through the model twice, under two dropout masks.
     """
     if positions is None:
         positions = real_positions(batch.target_output)
-    memory = model.encode(batch.source, batch.source_lengths)
-    features = model.features(memory, batch.target_input)
-    values = features.values.flatten(0, 1).index_select(0, positions)
+    passes = 2 if consistency else 1
+    source, entered = (x.repeat(passes, 1) for x in (batch.source, batch.target_input))
+    memory = model.encode(source, batch.source_lengths.repeat(passes))
+    features = model.features(memory, entered).values.unflatten(0, (passes, -1)).flatten(1, 2)
+    values = features.index_select(1, positions)
     targets = batch.target_output.flatten().index_select(0, positions)
-    loss, nll = model.output.loss(values, targets, smoothing)
+    if consistency:
+        loss, nll = model.output.consistent_loss(values, targets, smoothing, consistency)
+    else:
+        loss, nll = model.output.loss(values.squeeze(0), targets, smoothing)
     return LossSum(loss, nll, positions.shape[0])
 
 

@@ -129,7 +129,13 @@ class Updater:
         positions = real_positions(batch.target_output).to(self.device, non_blocking=True)
         on_device = batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            sums = sequence_loss(self.model, on_device, self.options.label_smoothing, positions)
+            sums = sequence_loss(
+                self.model,
+                on_device,
+                self.options.label_smoothing,
+                positions,
+                self.options.consistency,
+            )
         (sums.loss / tokens).backward()
         return sums.loss.detach(), sums.nll.detach()
 

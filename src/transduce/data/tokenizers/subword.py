@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from transduce.errors import DataError, UsageError
 
 SAMPLE = 1_000_000  # lines that SentencePiece learns from; more do not change what it learns
 _LONGEST = 1000  # characters; SentencePiece leaves out training lines above 4192 bytes
+_SPACE = "\u2581"  # stands for the space before a word in SentencePiece's pieces
 _UNIGRAM_ALPHA = 0.2  # Kudo 2018, section 5: unlimited candidates with this smoothing
 
 # SentencePiece draws from one generator per thread, seeded when the thread first samples from a
@@ -88,9 +90,22 @@ class SubwordTokenizer:
         return str(self._pieces.decode(kept)) if kept else ""
 
     def decode_tokens(self, tokens: Sequence[str]) -> str:
+        # Not by SentencePiece, which leaves the space mark of a piece it does not know as it is.
         silent = (SPECIALS[PAD], SPECIALS[BOS], SPECIALS[EOS])
         kept = [token for token in tokens if token not in silent]
-        return str(self._pieces.decode(kept)) if kept else ""
+        parts: list[str] = []
+        for is_byte, run in itertools.groupby(kept, key=self._is_byte):
+            if is_byte:
+                spelled = bytes(int(token[3:5], 16) for token in run)
+                parts.append(spelled.decode("utf-8", "replace"))
+            else:
+                parts.extend(token.replace(_SPACE, " ") for token in run)
+        return "".join(parts).removeprefix(" ")
+
+    def _is_byte(self, token: str) -> bool:
+        return token.startswith("<0x") and bool(
+            self._pieces.is_byte(self._pieces.piece_to_id(token))
+        )
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         size = self.size

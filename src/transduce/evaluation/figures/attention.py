@@ -48,6 +48,18 @@ class Side:
         return np.stack([self.starts, self.starts + 1], axis=1).ravel()
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The size of the figure in inches."""
+
+    width: float
+    height: float
+
+    def place(self, x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
+        """Inches from the lower left corner as the shares of the figure that matplotlib wants."""
+        return x / self.width, y / self.height, w / self.width, h / self.height
+
+
 def attention_png(
     attention: ArrayLike,
     source_tokens: Sequence[str],
@@ -97,30 +109,28 @@ def attention_figure(
     # Measure the texts, then make the figure exactly as large as they need.
     left = max(_inches(figure, text)[0] for text in down) + 0.08
     top = max(_inches(figure, text)[1] for text in across) + 0.06
-    overhang = _overhang(figure, across, columns, cell)
-    bars = BAR + 0.12 if token_scores is not None else 0.0
-    width = columns.extent * cell
-    height = rows.extent * cell
-    head = _inches(figure, heading)[1] + 0.14 if heading else 0.0
+    right = max(
+        _overhang(figure, across, columns, cell), 0.0 if token_scores is None else BAR + 0.12
+    )
+    width, height = columns.extent * cell, rows.extent * cell
+    notes = [_inches(figure, text) for text in (heading, note) if text]
     foot = 0.28 + (0.16 if note else 0.0)
-    body = left + max(width + max(bars, overhang), 1.7)
-    total_width = 2 * MARGIN + max(body, *(_inches(figure, t)[0] for t in (heading, note) if t), 0)
-    total_height = 2 * MARGIN + head + top + height + foot
-    figure.set_size_inches(total_width, total_height)
-
-    def place(x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
-        return x / total_width, y / total_height, w / total_width, h / total_height
-
+    head = _inches(figure, heading)[1] + 0.14 if heading else 0.0
+    page = Page(
+        2 * MARGIN + max(left + max(width + right, 1.7), *(wide for wide, _ in notes), 0.0),
+        2 * MARGIN + head + top + height + foot,
+    )
+    figure.set_size_inches(page.width, page.height)
     x0, y0 = MARGIN + left, MARGIN + foot
-    axes.set_position(place(x0, y0, width, height))
+    axes.set_position(page.place(x0, y0, width, height))
     if token_scores is not None:
-        side = figure.add_axes(place(x0 + width + 0.1, y0, BAR, height))
+        side = figure.add_axes(page.place(x0 + width + 0.1, y0, BAR, height))
         _draw_bars(side, np.exp(np.asarray(token_scores, dtype=np.float64)), rows)
-    _draw_key(figure.add_axes(place(x0, y0 - 0.17, 0.9, 0.07)), _ceiling(weights))
+    _draw_key(figure.add_axes(page.place(x0, y0 - 0.17, 0.9, 0.07)), _ceiling(weights))
     if heading:
-        heading.set_position((MARGIN / total_width, 1 - MARGIN / total_height))
+        heading.set_position((MARGIN / page.width, 1 - MARGIN / page.height))
     if note:
-        note.set_position((MARGIN / total_width, MARGIN / total_height))
+        note.set_position((MARGIN / page.width, MARGIN / page.height))
     return figure
 
 

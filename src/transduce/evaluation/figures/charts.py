@@ -42,8 +42,8 @@ def curves_png(rows: Sequence[Row], path: str | Path) -> Path:
 def curves_figure(rows: Sequence[Row]) -> Figure:
     """Loss, validation scores and learning rate over updates, from the rows of metrics.jsonl.
 
-    Rows with `scores` are validations, the others reports; `update` and `loss` (nats per target
-    token) are what a row needs. Errors: UsageError where nothing can be drawn.
+    Rows with `scores` are validations, the others reports; a row needs `update` and `loss` (nats
+    per target token), or `nll`, which is preferred. Errors: UsageError where nothing can be drawn.
     """
     validations = [row for row in rows if "update" in row and "scores" in row]
     reports = [row for row in rows if "update" in row and "scores" not in row]
@@ -126,16 +126,20 @@ def _stack(heights: Sequence[float], width: float) -> tuple[Figure, list[Axes]]:
 
 def _draw_loss(axes: Axes, reports: Sequence[Row], validations: Sequence[Row]) -> None:
     plain(axes)
-    at, losses = _points(reports, "loss")
+    # Label smoothing is in `loss` but not in `nll`, which validation can be held against.
+    at, losses = _points(reports, "nll" if any("nll" in row for row in reports) else "loss")
     if len(at):
         axes.plot(at, losses, color=FAINT, linewidth=1.0)
-        axes.plot(at, smoothed(losses), color=QUIET, linewidth=1.5, label="training")
+        dots = _dots(at)
+        axes.plot(
+            at, smoothed(losses), dots, color=QUIET, linewidth=1.5, markersize=3.2, label="training"
+        )
     valid_at, valid = _points(validations, "loss")
     if len(valid_at):
         axes.plot(valid_at, valid, color=BLUE, linewidth=1.6, marker="o", markersize=3.2)
         axes.plot([], [], color=BLUE, marker="o", markersize=3.2, label="validation")
         late = valid[len(valid) // 4 :].max()
-        # Label smoothing adds to the training loss; a scale for both, without the first plunge.
+        # A scale for both, without the first plunge.
         low = min(valid.min(), losses.min() if len(losses) else valid.min())
         high = max(np.quantile(losses, 0.97) if len(losses) else 0.0, late)
         axes.set_ylim(low - 0.06 * (high - low + 0.1), high + 0.06 * (high - low + 0.1))
@@ -175,7 +179,7 @@ def _draw_rate(axes: Axes, reports: Sequence[Row]) -> None:
     at, rates = _points(reports, "learning_rate")
     if len(at):
         axes.fill_between(at, rates, color=ORANGE, alpha=0.18, linewidth=0)
-        axes.plot(at, rates, color=ORANGE, linewidth=1.2)
+        axes.plot(at, rates, _dots(at), color=ORANGE, linewidth=1.2, markersize=3.2)
         top = max(float(rates.max()), 1e-12)
         axes.set_ylim(0, top * 1.45)
         axes.set_yticks([0, top], ["0", f"{top:.1e}".replace("e-0", "e-")])
@@ -196,6 +200,11 @@ def _points(rows: Sequence[Row], key: str) -> tuple[Array, Array]:
     pairs = [(row["update"], _number(row.get(key))) for row in rows]
     kept = np.array([pair for pair in pairs if math.isfinite(pair[1])], dtype=np.float64)
     return (kept[:, 0], kept[:, 1]) if len(kept) else (np.empty(0), np.empty(0))
+
+
+def _dots(at: Array) -> str:
+    """matplotlib's name of a line; with dots where there are too few points to see one."""
+    return "-" if len(at) > 5 else "o-"
 
 
 def _number(value: Any) -> float:
