@@ -131,9 +131,9 @@ def hold(folder: str, ready: Any, done: Any) -> None:
 
 def test_a_second_holder_is_refused_and_told_who_holds(tmp_path: Path) -> None:
     # A lock is held by an open file, so a second one in this process is refused just as well.
-    with lock(tmp_path):
-        with pytest.raises(FolderError, match=rf"process {os.getpid()}\)"), lock(tmp_path):
-            pass
+    refused = pytest.raises(FolderError, match=rf"process {os.getpid()}\)")
+    with lock(tmp_path), refused, lock(tmp_path):
+        pass
     with lock(tmp_path):
         pass
 

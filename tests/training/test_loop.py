@@ -16,8 +16,8 @@ from transduce.errors import DataError, FolderError, TrainingError, UsageError
 from transduce.folder import load_weights, lock, open_folder
 from transduce.model import build_model
 from transduce.search.decode import decode
-from transduce.training.losses import sequence_loss
 from transduce.training.loop import train
+from transduce.training.losses import sequence_loss
 from transduce.training.report import read_metrics
 from transduce.training.update import Updater
 

@@ -183,7 +183,9 @@ def test_clipping_scales_the_whole_gradient() -> None:
     norm = free.take_window().norm
     assert clipped.take_window().norm == norm  # what is reported is before clipping
     for before, one, other in zip(start, free.parameters, clipped.parameters, strict=True):
-        torch.testing.assert_close((before - one) * 0.01 / norm, before - other, atol=1e-7, rtol=1e-3)
+        torch.testing.assert_close(
+            (before - one) * 0.01 / norm, before - other, atol=1e-7, rtol=1e-3
+        )
 
 
 def test_weight_decay_spares_embeddings_and_biases() -> None:
@@ -202,8 +204,8 @@ def test_weight_decay_spares_embeddings_and_biases() -> None:
 
 @pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
 def test_the_optimizer_comes_back_as_it_was(kind: str) -> None:
-    training = {"optimizer": {"kind": kind, "momentum": 0.9}}
-    first, second = make_updater(**training), make_updater(**training)
+    optimizer = {"kind": kind, "momentum": 0.9}
+    first, second = make_updater(optimizer=optimizer), make_updater(optimizer=optimizer)
     for _ in range(3):
         first.apply([batch_of(ROWS)], 0.01)
     restore_optimizer(second.optimizer, optimizer_tensors(first.optimizer))

@@ -123,7 +123,7 @@ def show(
     out.print(scores_table(assessment.scores))
     if cut := sum(output.reason is not None for output in assessment.outputs):
         reasons = sorted({o.reason.split(";")[0] for o in assessment.outputs if o.reason})
-        out.print(f"{cut:,} outputs are empty or cut, such as: {reasons[0]}", markup=False)
+        out.print(f"empty or cut outputs: {cut:,} (such as: {reasons[0]})", markup=False)
     if comparisons:
         out.print(f"\ndifference to {against} (approximate randomisation, paired):", markup=False)
         rows = [

@@ -31,6 +31,7 @@ from transduce.training.schedules import Schedule
 from transduce.training.selection import Selection
 from transduce.training.setup import (
     Material,
+    bound_kernel_caches,
     build,
     check_free,
     check_same_recipe,
@@ -294,6 +295,7 @@ def train(
     """
     folder = Path(folder)
     options = recipe.training
+    bound_kernel_caches()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     Schedule(options)  # its errors should not wait for the data
