@@ -155,6 +155,9 @@ class InitOptions(Options):
 
 class ModelOptions(Options):
     embedding: Positive = 256  # width of source and target embeddings
+    # embeddings x sqrt(width) (1706.03762, section 3.4): rows drawn small enough to be tied to the
+    # output layer are too faint for a recurrence to hear, and learning starts late
+    scale_embedding: bool = True
     embedding_dropout: Probability = 0.2  # on components of embeddings
     # whole source and target-input tokens hidden (1512.05287, section 4)
     word_dropout: Probability = 0.0

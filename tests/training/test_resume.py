@@ -242,7 +242,7 @@ def test_the_measured_precision_is_kept(
     import transduce.training.loop as module
 
     chosen = iter([("bf16", "measured"), ("fp32", "must not be asked again")])
-    monkeypatch.setattr(module, "choose_precision", lambda *_: next(chosen))
+    monkeypatch.setattr(module, "settle_precision", lambda *_: next(chosen))
     train(make_recipe(updates=2, precision="auto"), tmp_path, progress=False)
     train(make_recipe(updates=3, precision="auto"), tmp_path, progress=False)
     state = json.loads((tmp_path / "last" / "state.json").read_text())

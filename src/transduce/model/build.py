@@ -21,19 +21,21 @@ def build_model(options: ModelOptions, source_size: int, target_size: int) -> Se
     Errors: UsageError where sections of the recipe do not fit each other.
     """
     target = nn.Embedding(target_size, options.embedding)
+    shared: nn.Parameter = target.weight
     source = target if options.tie == "all" else nn.Embedding(source_size, options.embedding)
     with_cell = options.decoder.start == "copy" and options.decoder.kind == "lstm"
     encoder = RecurrentEncoder(options.encoder, options.embedding, with_cell)
     decoder = RecurrentDecoder(
         options.decoder, options.embedding, encoder.memory_size, options.encoder.layers
     )
-    tied = None if options.tie == "none" else target.weight
+    tied = None if options.tie == "none" else shared
     model = Seq2Seq(
         source,
         target,
         encoder,
         decoder,
         OutputLayer(options.embedding, target_size, tied),
+        embedding_scale=math.sqrt(options.embedding) if options.scale_embedding else 1.0,
         embedding_dropout=options.embedding_dropout,
         word_dropout=options.word_dropout,
         output_dropout=options.output_dropout,

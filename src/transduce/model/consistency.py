@@ -57,7 +57,7 @@ class ConsistentCrossEntropy(torch.autograd.Function):
         return loss, nll
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grads = tuple(grad * grad_loss for grad in ctx.saved_tensors)
         return (*grads, None, None, None, None, None)
 

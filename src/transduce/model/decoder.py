@@ -141,6 +141,7 @@ class RecurrentDecoder(nn.Module):
         # 2. Layer by layer; with parallel feeding the first layer's output is the query.
         hidden, cells = [], []
         for i, layer in enumerate(self.layers):
+            assert isinstance(layer, RecurrentLayer)
             cell = None if state.cell is None else state.cell[i].flatten(0, 1)
             before = LayerState(state.hidden[i].flatten(0, 1), cell)
             outputs, after = layer.step(x.flatten(0, 1), before)

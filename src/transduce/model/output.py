@@ -85,7 +85,9 @@ class LinearCrossEntropy(torch.autograd.Function):
                 p.scatter_add_(1, target, p.new_full(target.shape, smoothing - 1))
                 grad_bias += p.sum(dim=0) - x.shape[0] * uniform
                 grad = p.to(x.dtype)
-                grad_values[start : start + CHUNK] = grad @ weight - uniform * weight_sum.to(x.dtype)
+                grad_values[start : start + CHUNK] = grad @ weight - uniform * weight_sum.to(
+                    x.dtype
+                )
                 grad_weight += grad.t() @ x
                 grad_weight -= uniform * x_sum
         if with_grad:
@@ -94,7 +96,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         return loss, nll
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grad_values, grad_weight, grad_bias = ctx.saved_tensors
         return grad_values * grad_loss, grad_weight * grad_loss, grad_bias * grad_loss, None, None
 
@@ -120,7 +122,7 @@ class OutputLayer(nn.Module):
 
         values (N, E), targets (N,) int64 -> two float32 scalars, in nats.
         """
-        result: tuple[Tensor, Tensor] = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        result: tuple[Tensor, Tensor] = LinearCrossEntropy.apply(
             values, self.weight, self.bias, targets, smoothing
         )
         return result
@@ -133,7 +135,7 @@ class OutputLayer(nn.Module):
         values (2, N, E), targets (N,) -> two float32 scalars, summed over N, means of the passes.
         """
         dtype = compute_dtype(values.device) or self.weight.dtype
-        result: tuple[Tensor, Tensor] = ConsistentCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        result: tuple[Tensor, Tensor] = ConsistentCrossEntropy.apply(
             values, self.weight, self.bias, targets, smoothing, strength, dtype, CHUNK // 2
         )
         return result

@@ -7,13 +7,14 @@ and the backward direction runs over each sequence reversed by its own length.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-KINDS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+KINDS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
 
@@ -54,12 +55,11 @@ class RecurrentLayer(nn.Module):
 
     def forward(self, x: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
         """Run over x (N, T, D) from `state` (zeros if None) -> outputs (N, T, size), end state."""
-        if state is None:
-            first = None
-        elif state.cell is not None:
-            first = (state.hidden.unsqueeze(0), state.cell.unsqueeze(0))
-        else:
+        first: Tensor | tuple[Tensor, Tensor] | None = None
+        if state is not None:
             first = state.hidden.unsqueeze(0)
+            if state.cell is not None:
+                first = (first, state.cell.unsqueeze(0))
         outputs, end = self.rnn(x, first)
         if isinstance(end, tuple):
             return outputs, LayerState(end[0].squeeze(0), end[1].squeeze(0))

@@ -27,6 +27,7 @@ class Seq2Seq(nn.Module):
         decoder: RecurrentDecoder,
         output: OutputLayer,
         *,
+        embedding_scale: float = 1.0,
         embedding_dropout: float = 0.0,
         word_dropout: float = 0.0,
         output_dropout: float = 0.0,
@@ -37,12 +38,13 @@ class Seq2Seq(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.output = output
+        self.embedding_scale = embedding_scale
         self.embedding_dropout = Dropout(embedding_dropout)
         self.word_dropout = word_dropout
         self.output_dropout = Dropout(output_dropout)
 
     def _embed(self, embedding: nn.Embedding, ids: Tensor) -> Tensor:
-        embedded = self.embedding_dropout(embedding(ids))
+        embedded = self.embedding_dropout(embedding(ids) * self.embedding_scale)
         return drop_words(embedded, self.word_dropout, self.training)
 
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ from rich.console import Console
 from transduce.data.batches import BatchStream
 from transduce.errors import UsageError
 from transduce.folder import FIGURES, lock, remove_temporary
-from transduce.model import Seq2Seq
-from transduce.recipe import Recipe, TrainingOptions
+from transduce.recipe import Recipe
 from transduce.training.checkpoint import load_state, restore, save_last
 from transduce.training.interruption import Interrupted, StopFlag, signals_noted
 from transduce.training.losses import perplexity
-from transduce.training.precision import choose_precision
+from transduce.training.precision import settle_precision
 from transduce.training.report import Reporter, memory_mib, read_metrics
 from transduce.training.schedules import Schedule
 from transduce.training.selection import Selection
@@ -40,8 +38,6 @@ from transduce.training.setup import (
     write_recipe,
 )
 from transduce.training.update import Updater
-
-MEASURED = 3  # batches that precision `auto` is measured on
 
 
 @dataclass(frozen=True)
@@ -334,10 +330,12 @@ def _train(
     )
     try:
         if state is None:
-            precision = _precision(options, model, stream, reporter)
+            reporter.status("measuring precisions")
+            precision, why = settle_precision(options, model, stream)
+            reporter.say(f"precision {precision}: {why}")
         else:
             precision = state["precision"]
-        updater = Updater(model, options, precision, _namer(material), reporter.say)
+        updater = Updater(model, options, precision, material.name_examples, reporter.say)
         with signals_noted() as flag:
             trainer = Trainer(recipe, folder, material, updater, stream, reporter, flag)
             if state is not None:
@@ -351,24 +349,3 @@ def _train(
             return trainer.run()
     finally:
         stream.close()
-
-
-def _precision(
-    options: TrainingOptions, model: Seq2Seq, stream: BatchStream, reporter: Reporter
-) -> str:
-    """Settle the precision, measuring on the first batches, which are then taken again."""
-    begin = stream.position()
-    batches = [stream.next() for _ in range(MEASURED)] if options.precision == "auto" else []
-    stream.seek(begin)
-    reporter.status("measuring precisions")
-    precision, why = choose_precision(options.precision, model, batches, options.label_smoothing)
-    reporter.say(f"precision {precision}: {why}")
-    return precision
-
-
-def _namer(material: Material) -> Callable[[Sequence[int]], list[str]]:
-    def name_examples(indices: Sequence[int]) -> list[str]:
-        found = (material.store.where(index) for index in indices)
-        return [f"{file}:{line}" for file, line in found]
-
-    return name_examples

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import torch
 
-from transduce.data.batches import Batch
+from transduce.data.batches import Batch, BatchStream
 from transduce.errors import UsageError
 from transduce.model import Seq2Seq
+from transduce.recipe import TrainingOptions
 from transduce.training.losses import sequence_loss
 from transduce.training.update import out_of_memory
 
+MEASURED = 3  # batches that `auto` is measured on
 GAIN = 1.1  # bf16 must be this much faster to be chosen
 
 
@@ -21,6 +23,18 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def settle_precision(
+    options: TrainingOptions, model: Seq2Seq, stream: BatchStream
+) -> tuple[str, str]:
+    """`choose_precision` on the stream's next batches, which will then come again."""
+    if options.precision != "auto":
+        return choose_precision(options.precision, model, [], options.label_smoothing)
+    begin = stream.position()
+    batches = [stream.next() for _ in range(MEASURED)]
+    stream.seek(begin)
+    return choose_precision(options.precision, model, batches, options.label_smoothing)
 
 
 def choose_precision(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from transduce.data.catalog import cache_root
 from transduce.data.corpus import Corpus, open_corpora
 from transduce.data.prepare import prepare
 from transduce.data.store import Store
@@ -51,6 +53,10 @@ class Material:
     valid: ValidationSet
     fingerprint: str  # of the training and valid examples, in their order
 
+    def name_examples(self, indices: Sequence[int]) -> list[str]:
+        """File and line of training examples."""
+        return [f"{file}:{line}" for file, line in map(self.store.where, indices)]
+
 
 def training_device(name: str) -> torch.device:
     """The device called `name`; `auto` is the GPU if there is one. Errors: UsageError."""
@@ -65,19 +71,13 @@ def training_device(name: str) -> torch.device:
 
 
 def bound_kernel_caches() -> None:
-    """Let oneDNN and torch's wrapper of it keep few compiled kernels, unless the user said how many.
+    """Let oneDNN and torch's wrapper of it keep few compiled kernels, unless the user said else.
 
     Every shape of batch has its own; by default 1,024 of them stay, some 700 MiB more for a model
     of a million parameters, and forgetting them costs no measurable time.
     """
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, "128")
-
-
-def cache_folder() -> Path:
-    """Where prepared corpora are kept: $TRANSDUCE_CACHE, or ~/.cache/transduce."""
-    chosen = os.environ.get("TRANSDUCE_CACHE")
-    return (Path(chosen) if chosen else Path.home() / ".cache" / "transduce") / "prepared"
 
 
 def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporter) -> Material:
@@ -98,7 +98,7 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
         source,
         target,
         recipe.data,
-        cache_folder(),
+        cache_root() / "prepared",
         lambda read: reporter.status(f"preparing: {read:,} examples"),
     )
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in store.dropped().items() if count)
