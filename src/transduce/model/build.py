@@ -21,14 +21,13 @@ def build_model(options: ModelOptions, source_size: int, target_size: int) -> Se
     Errors: UsageError where sections of the recipe do not fit each other.
     """
     target = nn.Embedding(target_size, options.embedding)
-    shared: nn.Parameter = target.weight
     source = target if options.tie == "all" else nn.Embedding(source_size, options.embedding)
     with_cell = options.decoder.start == "copy" and options.decoder.kind == "lstm"
     encoder = RecurrentEncoder(options.encoder, options.embedding, with_cell)
     decoder = RecurrentDecoder(
         options.decoder, options.embedding, encoder.memory_size, options.encoder.layers
     )
-    tied = None if options.tie == "none" else shared
+    tied = None if options.tie == "none" else target.weight
     model = Seq2Seq(
         source,
         target,

@@ -107,9 +107,10 @@ class OutputLayer(nn.Module):
     Press and Wolf 2017 (1608.05859), section 3.
     """
 
-    def __init__(self, size: int, vocabulary: int, weight: nn.Parameter | None = None) -> None:
+    def __init__(self, size: int, vocabulary: int, weight: Tensor | None = None) -> None:
         super().__init__()
-        self.weight = weight if weight is not None else nn.Parameter(torch.empty(vocabulary, size))
+        own = weight if weight is not None else nn.Parameter(torch.empty(vocabulary, size))
+        self.weight: Tensor = own  # a Parameter, registered as such
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def log_probs(self, values: Tensor) -> Tensor:
