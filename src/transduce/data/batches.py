@@ -27,6 +27,7 @@ from transduce.data.tokenizers.base import BOS, EOS, PAD
 # A larger pool pads less, and costs memory, and time before its first batch.
 _POOL_TOKENS = 1_000_000
 _POOL_BATCHES = 64  # at least
+_MULTIPLE = 8  # fewer shapes: kernels are made for each shape, kept, and like even sizes
 _SEGMENT = 8192  # texts segmented at once
 _PROBE = 1000  # examples that the growth of a sampled segmentation is measured on
 _AHEAD = 64  # batches made ahead of the model: enough to hide the making of the next pool
@@ -121,17 +122,20 @@ def length_order(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> Index:
 def cut(source: npt.NDArray[Any], target: npt.NDArray[Any], budget: int) -> list[slice]:
     """Cut rows, in their order, so that rows x the longest side (with EOS) stay within `budget`.
 
-    A row longer than the budget is a batch of its own.
+    Batches of more than _MULTIPLE rows have a multiple of it. A row longer than the budget is a
+    batch of its own.
     """
     longer = (np.maximum(source, target) + 1).tolist()
-    slices, start, widest = [], 0, 0
-    for i, width in enumerate(longer):
-        widest = max(widest, width)
-        if i > start and widest * (i + 1 - start) > budget:
-            slices.append(slice(start, i))
-            start, widest = i, width
-    if longer:
-        slices.append(slice(start, len(longer)))
+    slices, start = [], 0
+    while start < len(longer):
+        end, widest = start + 1, longer[start]
+        while end < len(longer) and max(widest, longer[end]) * (end + 1 - start) <= budget:
+            widest = max(widest, longer[end])
+            end += 1
+        if end < len(longer) and end - start > _MULTIPLE:
+            end -= (end - start) % _MULTIPLE
+        slices.append(slice(start, end))
+        start = end
     return slices
 
 
@@ -168,23 +172,27 @@ class BatchStream:
         self._sides = {"source": source, "target": target}
         self._batch_tokens = batch_tokens
         self._seed = seed
-        epoch_tokens = self._epoch_tokens()
-        self._epoch_size = max(1, math.ceil(epoch_tokens / batch_tokens))
+        drawn = sum((part.stop - part.start) * part.weight for part in store.parts)
+        width = self._mean_width()
+        epoch_tokens = width * drawn
+        rows = batch_tokens / width  # of a batch, before it is made even
+        even = rows / (rows - (_MULTIPLE - 1) / 2) if rows > _MULTIPLE else 1.0
+        self._epoch_size = max(1, math.ceil(epoch_tokens / batch_tokens * even))
         pool_tokens = max(_POOL_TOKENS, _POOL_BATCHES * batch_tokens)
         self._pools = max(1, round(epoch_tokens / pool_tokens))
         self._position = (0, 0, 0)
         self._progress = 0.0
         self._worker: _Ahead | None = None
 
-    def _epoch_tokens(self) -> float:
-        """Padded size of an epoch; sampled segmentations, which are longer, by a small probe."""
+    def _mean_width(self) -> float:
+        """Mean length of an example's longer side, with EOS; sampled segmentations, which are longer, by a small probe."""
         store = self._store
         tokens = store.padded_tokens / len(store)
         if any(side.samples for side in self._sides.values()):
             probe = np.linspace(0, len(store) - 1, min(_PROBE, len(store))).astype(np.int64)
             rows = (self._rows(name, probe, self._seed) for name in ("source", "target"))
             tokens = 1.0 + sum(max(len(s), len(t)) for s, t in zip(*rows, strict=True)) / len(probe)
-        return tokens * sum((part.stop - part.start) * part.weight for part in store.parts)
+        return tokens
 
     @property
     def epoch_size(self) -> int:
