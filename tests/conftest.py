@@ -27,8 +27,9 @@ def make_folder(path: Path, *, seed: int, **model: Any) -> Path:
     import torch
 
     from transduce.data.text import train_sides
-    from transduce.folder import RECIPE, WEIGHTS, model_tensors, publish, tensor_bytes
+    from transduce.folder import RECIPE, WEIGHTS, publish
     from transduce.model.build import build_model
+    from transduce.model.weights import model_tensors, tensor_bytes
     from transduce.recipe_files import dump_recipe, recipe_from_dict
 
     tree = {

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from transduce import __version__
-from transduce.cli import BROKEN_PIPE, app
+from transduce.cli import app
+from transduce.cli.guard import BROKEN_PIPE
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -162,6 +163,31 @@ def test_the_output_may_replace_the_input(run: Run, untrained: Path, tmp_path: P
     assert file.read_text() == run("predict", untrained, stdin=b"cat\nback\n")[1]
 
 
+def test_the_output_may_be_a_link_to_the_input(run: Run, untrained: Path, tmp_path: Path) -> None:
+    file, link = tmp_path / "words", tmp_path / "link"
+    file.write_bytes(b"cat\nback\n")
+    link.symlink_to(file)
+    assert run("predict", untrained, file, "--output", link)[0] == 0
+    assert link.is_symlink()
+    assert file.read_text() == run("predict", untrained, stdin=b"cat\nback\n")[1]
+
+
+def test_every_search_option_can_be_given(run: Run, untrained: Path, tmp_path: Path) -> None:
+    shortest = ["--search", "max_ratio=0.1", "--search", "max_extra=1"]
+    code, out, err = run("predict", untrained, *shortest, stdin=b"cat\n")
+    assert code == 0 and len(out.split()) == 1 and "cut after 1 tokens" in err
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("cat\tK AE T\nback\tB AE K\n")
+    data = ["--table", pairs, "--source", "1", "--target", "2"]
+    report = tmp_path / "r.md"
+    arguments = ["evaluate", untrained, *data, *shortest, "--beam", "3", "--report", report]
+    out = run(*arguments, "--output", tmp_path / "out")[1]
+    assert "empty or cut outputs: 2" in out
+    assert [len(line.split()) for line in (tmp_path / "out").read_text().splitlines()] == [1, 1]
+    told = report.read_text().replace("\\", "")
+    assert "beam 3," in told and "max_ratio 0.1, max_extra 1" in told
+
+
 def test_an_output_that_is_a_link_or_a_pipe_is_written_through(
     run: Run, untrained: Path, tmp_path: Path
 ) -> None:
@@ -196,6 +222,12 @@ def test_several_models_are_an_ensemble(run: Run, untrained: Path, untrained_too
         (["predict", "{model}", "nothing.txt"], 1, "nothing.txt does not exist"),
         (["predict", "{model}", "."], 1, "is a folder"),
         (["predict", "{model}", "--n-best", "9"], 2, "n_best 9 is more than beam 2"),
+        (["predict", "{model}", "--search", "beem=3"], 2, "did you mean `beam`?"),
+        (["evaluate", "{model}", "--limit", "1", "--search", "beam=x"], 2, "an integer ≥ 1"),
+        (["predict", "{model}", "--search", "n_best=3"], 2, "n_best 3 is more than beam 2"),
+        (["predict", "{model}", "--search", "beam"], 2, "write `key=value`"),
+        (["predict", "{model}", "--search", "self=1"], 2, "unknown key `search.self`"),
+        (["predict", "{model}", "--search", "beam=3", "--beam", "2"], 2, "leave one out"),
         (["predict", "{model}", "--device", "warp"], 2, "device `warp` cannot be used"),
         (["evaluate", "{model}", "--metric", "blue"], 2, "did you mean `bleu`"),
         (["evaluate", "{model}", "--source", "x"], 2, "give both --source and --target"),
@@ -254,6 +286,25 @@ def test_scores_one_number_a_line(run: Run, untrained: Path, tmp_path: Path) -> 
     assert code == 1 and "1 targets but more sources" in err
 
 
+def test_a_pair_that_does_not_fit_keeps_its_line(
+    run: Run, untrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transduce.model.seq2seq import Seq2Seq
+
+    real = Seq2Seq.forward
+
+    def forward(self, source, lengths, target_input):  # type: ignore[no-untyped-def]
+        if source.shape[1] > 100:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(self, source, lengths, target_input)
+
+    monkeypatch.setattr(Seq2Seq, "forward", forward)
+    pairs = b"cat\tK AE T\n" + b"c" * 500 + b"\tK\nback\tB AE K\n"
+    code, out, err = run("score", untrained, stdin=pairs)
+    assert code == 0 and [line == "nan" for line in lines_of(out)] == [False, True, False]
+    assert "line 2: failed: an input of 501 positions does not fit into memory" in err
+
+
 def test_inspect_a_model(run: Run, untrained: Path) -> None:
     code, out, _ = run("inspect", untrained)
     assert code == 0
@@ -284,7 +335,7 @@ def test_attention_in_the_terminal_and_as_a_picture(
 ) -> None:
     picture = tmp_path / "new" / "a.png"
     code, out, _ = run("figure", "attention", untrained, "cat", "--output", picture)
-    assert code == 0 and "K" in out and picture.read_bytes().startswith(b"\x89PNG")
+    assert code == 0 and "c   a   t" in out and picture.read_bytes().startswith(b"\x89PNG")
     code, out, _ = run(
         *("figure", "attention", untrained, "cat", "--target", "K AE T", "--output", picture)
     )

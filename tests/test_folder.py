@@ -19,18 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from transduce.data.tokenizers.build import EXTENSIONS
+from transduce.disk import atomic_bytes, atomic_write, lock
 from transduce.errors import FolderError
-from transduce.folder import (
-    atomic_bytes,
-    atomic_write,
-    load_weights,
-    lock,
-    model_tensors,
-    open_folder,
-    publish,
-    read_tensors,
-    tensor_bytes,
-)
+from transduce.folder import TOKENIZER_SUFFIXES, open_folder, publish, remove_training
+from transduce.model.weights import load_weights, model_tensors, read_tensors, tensor_bytes
 from transduce.recipe_files import dump_recipe, recipe_from_dict
 
 
@@ -118,6 +111,23 @@ def test_files_are_readable_by_others_as_usual(tmp_path: Path) -> None:
     atomic_bytes(tmp_path / "file", b"new")
     (tmp_path / "other").write_bytes(b"new")
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    link, file = tmp_path / "link", tmp_path / "other" / "file"
+    link.symlink_to(Path("other") / "file")
+    for content in (b"first", b"second"):  # the first time it leads to nothing
+        atomic_bytes(link, content)
+        assert link.is_symlink() and file.read_bytes() == content
+    with files_no_larger_than(1000), pytest.raises(FolderError, match="other/file: the disk is"):
+        atomic_bytes(link, b"new" * 1000)
+    assert file.read_bytes() == b"second" and list(file.parent.iterdir()) == [file]
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    with pytest.raises(FolderError, match="cannot be written: Too many levels"):
+        atomic_bytes(circle, b"new")
+    assert circle.is_symlink()
 
 
 # ------------------------------------------------------------------------------------- locking
@@ -267,6 +277,34 @@ def test_replacing_weights_can_stop_anywhere(
         open_folder(tmp_path)
     assert calls > 2
     assert open_folder(tmp_path).weights.read_bytes() == weights
+
+
+def test_files_of_other_people_are_neither_listed_nor_removed(tmp_path: Path) -> None:
+    others = "source.en source.txt target.json.bak weights.txt recipe.yml notes.tmp .notes.tmp"
+    others += " report.html last/notes figures/mine.png figures/attention.txt cache/x source.model~"
+    for name in others.split():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    make(tmp_path)
+    opened = open_folder(tmp_path)
+    assert sorted(opened.manifest["files"]) == [
+        *("recipe.yaml", "source.model", "target.model", "weights.safetensors")
+    ]
+    assert opened.side("source").name == "source.model"
+    ours = "metrics.jsonl last/state.json last/checkpoint-1f.safetensors figures/curves.png"
+    ours += " last/best-00000001.safetensors figures/attention-a-b.png .weights.safetensors.x7.tmp"
+    ours += " .recipe.yaml.new last/.state.json.x7.tmp tensorboard/events.out.tfevents.1.host"
+    for name in ours.split():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("written by a training")
+    remove_training(tmp_path)
+    left = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(left) == sorted(others.split())
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_all_kinds_of_tokenizers_are_known() -> None:
+    assert set(TOKENIZER_SUFFIXES) == set(EXTENSIONS.values())
 
 
 def test_a_full_disk_while_replacing_weights_leaves_the_old(tmp_path: Path) -> None:

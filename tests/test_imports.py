@@ -13,6 +13,7 @@ WITHOUT_TORCH = [
     "transduce",
     "transduce.cli",
     "transduce.recipe_files",
+    "transduce.disk",
     "transduce.folder",
     "transduce.evaluation",
     "transduce.data.catalog",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -144,6 +145,28 @@ def test_scoring_agrees_with_decoding(model: Transducer) -> None:
     )
 
 
+def test_a_pair_that_fails_alone_does_not_take_others_along(
+    model: Transducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transduce import transducer
+
+    real = transducer.force_score
+
+    def force_score(model, sources, targets, **options):  # type: ignore[no-untyped-def]
+        if any(len(ids) == 7 for ids in sources):
+            raise DataError("an input of 8 positions does not fit into memory")
+        return real(model, sources, targets, **options)
+
+    monkeypatch.setattr(transducer, "force_score", force_score)
+    words = ["cat", "", "tacktac", "back", "act"]
+    scored = model.score(words, ["K AE T", "K", "T", "B AE K", "AE K T"])
+    assert [math.isfinite(one.log_prob) for one in scored] == [True, False, False, True, True]
+    assert scored[1].reason == "blank input"
+    assert scored[2].reason == "failed: an input of 8 positions does not fit into memory"
+    assert scored[2].as_dict()["log_prob"] is None
+    assert model.attend("tacktac", "T").reason == scored[2].reason
+
+
 def test_pairs_that_cannot_be_scored_keep_their_place(model: Transducer) -> None:
     scored = model.score(["cat", "", "back"], ["K AE T", "K", ""])
     assert math.isfinite(scored[0].log_prob)
@@ -220,6 +243,18 @@ def test_loading_says_what_is_wrong(untrained: Path, tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(FolderError, match=r"weights\.safetensors.*missing"):
         transduce.load(broken)
+
+
+def test_loading_bounds_the_kernels_that_are_kept(untrained: Path) -> None:
+    code = (
+        f"import os, transduce; transduce.load({str(untrained)!r}, device='cpu'); "
+        "print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'], os.environ['LRU_CACHE_CAPACITY'])"
+    )
+    environment = {k: v for k, v in os.environ.items() if "CACHE_CAPACITY" not in k}
+    environment["LRU_CACHE_CAPACITY"] = "7"  # the user's word stands
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout == "1024 7\n"
 
 
 def test_facts(model: Transducer) -> None:

@@ -1,7 +1,7 @@
-"""The model folder: its files, its manifest, and writing that a killed process cannot spoil.
+"""The model folder: its files, and the manifest that says which belong together.
 
     recipe.yaml            the resolved recipe
-    source.* target.*      tokenizers
+    source.* target.*      tokenizers (.model of SentencePiece, else .json)
     weights.safetensors    the weights to be used
     manifest.json          format and package version, task, languages, sha256 of each file above
     metrics.jsonl          one line per report and per validation
@@ -13,24 +13,21 @@ Tensors are safetensors and everything else JSON or YAML, so that nothing read h
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transduce import __version__
+from transduce.disk import atomic_bytes, sync, write_error
 from transduce.errors import FolderError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from transduce.recipe import Recipe
 
 FORMAT_VERSION = 1
@@ -40,109 +37,49 @@ MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 LAST = "last"
 FIGURES = "figures"
-LISTED = ("recipe.", "source.", "target.", "weights.")  # how files in the manifest begin
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-# ------------------------------------------------------------------------------------- writing
-
-
-@contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well, it becomes `path`.
-
-    The file reaches the disk before it takes the name, so after a crash `path` is the old file or
-    the new one. On failure the temporary file is removed and the old file stays.
-
-    Errors: FolderError when the disk is full or not writable.
-    """
-    path = Path(path)
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-def atomic_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a whole file, or nothing of it."""
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(data)
+TENSORBOARD = "tensorboard"
+TOKENIZER_SUFFIXES = (".model", ".json")
+# What loading needs, by full name: a `source.en` that someone keeps here is no business of ours.
+LISTED = frozenset(
+    {RECIPE, WEIGHTS}
+    | {f"{side}{suffix}" for side in ("source", "target") for suffix in TOKENIZER_SUFFIXES}
+)
+# Everything transduce writes into a model folder, as patterns of names.
+WRITTEN = (
+    *sorted(LISTED),
+    MANIFEST,
+    METRICS,
+    f"{LAST}/state.json",
+    f"{LAST}/checkpoint-*.safetensors",
+    f"{LAST}/best-*.safetensors",
+    f"{FIGURES}/curves.png",
+    f"{FIGURES}/lengths.png",
+    f"{FIGURES}/attention.png",
+    f"{FIGURES}/attention-*.png",
+    f"{TENSORBOARD}/events.out.tfevents.*",
+)
 
 
 def remove_temporary(folder: Path) -> None:
     """Remove what killed processes were writing. Only for the holder of the folder's lock."""
-    for pattern in (".*.tmp", ".*.new", f"{LAST}/.*.tmp"):
+    for pattern in WRITTEN:
+        parent, name = os.path.split(pattern)
+        for ending in ("*.tmp", "new"):
+            for path in (folder / parent).glob(f".{name}.{ending}"):
+                path.unlink(missing_ok=True)
+
+
+def remove_training(folder: Path) -> None:
+    """Remove what transduce wrote in a folder, file by file, and nothing that somebody else put
+    there. Only for the holder of the folder's lock."""
+    remove_temporary(folder)
+    for pattern in WRITTEN:
         for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
-
-
-def write_error(path: Path, error: OSError) -> FolderError:
-    """The explanation of a failed write."""
-    if error.errno in FULL:
-        return FolderError(
-            f"{path}: the disk is full ({error.strerror}); nothing was replaced. "
-            "Free some space and run the same command again"
-        )
-    return FolderError(f"{path}: cannot be written: {error.strerror or error}")
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or the names in a directory are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-# ------------------------------------------------------------------------------------- locking
-
-
-@contextmanager
-def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold `folder` for one writer; the system lets go of it whenever the process ends.
-
-    Errors: FolderError naming the process that holds it.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise write_error(folder, error) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise FolderError(
-                f"{folder}: another training is writing here (process {holder}); "
-                "wait for it, stop it, or choose another folder"
-            ) from None
-        os.ftruncate(handle, 0)
-        with suppress(OSError):  # the number is only for the message above; a full disk may lose it
-            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(handle)
+            if path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
+    for name in (LAST, FIGURES, TENSORBOARD):
+        with suppress(OSError):  # not there, or not empty
+            (folder / name).rmdir()
 
 
 # ------------------------------------------------------------------------------------ manifest
@@ -174,14 +111,14 @@ def write_manifest(
     content are then valid, so that a process killed between two renames leaves a whole folder.
     """
     folder = Path(folder)
-    listed = [p for p in folder.iterdir() if p.is_file() and p.name.startswith(LISTED)]
+    listed = [p for p in folder.iterdir() if p.is_file() and p.name in LISTED]
     files: dict[str, Any] = {path.name: digest(path) for path in listed}
     for name, path in (replacing or {}).items():
         old = files.get(name)
         files[name] = digest(path) | ({"before": old} if old else {})
     manifest = {
         "format": FORMAT_VERSION,
-        "transduce": _package_version(),
+        "transduce": __version__,
         "task": task,
         "source_language": source_language,
         "target_language": target_language,
@@ -230,15 +167,6 @@ def publish(
                 path.unlink(missing_ok=True)
 
 
-def _package_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("transduce")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 # ------------------------------------------------------------------------------------- opening
 
 
@@ -256,10 +184,10 @@ class ModelFolder:
 
     def side(self, name: str) -> Path:
         """The tokenizer file of the side `source` or `target`."""
-        found = sorted(f for f in self.manifest["files"] if f.startswith(f"{name}."))
-        if not found:
-            raise FolderError(f"{self.path}: manifest.json lists no file of the {name} tokenizer")
-        return self.path / found[0]
+        for file in (f"{name}{suffix}" for suffix in TOKENIZER_SUFFIXES):
+            if file in self.manifest["files"]:
+                return self.path / file
+        raise FolderError(f"{self.path}: manifest.json lists no file of the {name} tokenizer")
 
 
 def open_folder(path: str | os.PathLike[str]) -> ModelFolder:
@@ -332,60 +260,3 @@ def _check(path: Path, manifest: dict[str, Any]) -> str | None:
             return f"{file}: truncated ({found['bytes']:,} bytes of {sizes[0]:,})"
         return f"{file}: altered since it was written (its sha256 differs from manifest.json)"
     return None
-
-
-# ------------------------------------------------------------------------------------- tensors
-
-
-def tensor_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    """Tensors as the bytes of a safetensors file."""
-    from safetensors.torch import save
-
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(plain, metadata)
-
-
-def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, on the CPU. Errors: FolderError."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise FolderError(f"{path}: missing") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FolderError(f"{path}: not a whole safetensors file: {error}") from error
-
-
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters (shared ones once) and persistent buffers by name."""
-    kept = model.state_dict().keys()
-    tensors: dict[str, Tensor] = {name: p.detach() for name, p in model.named_parameters()}
-    tensors |= {name: b for name, b in model.named_buffers() if name in kept}
-    return tensors
-
-
-def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Fill a model from a safetensors file.
-
-    Errors: FolderError naming the first tensor that is missing, unknown, or of another shape.
-    """
-    import torch
-
-    stored = read_tensors(path)
-    wanted = model_tensors(model)
-    for name, tensor in wanted.items():
-        if name not in stored:
-            raise FolderError(f"{path}: has no `{name}`; recipe.yaml describes another model")
-        if stored[name].shape != tensor.shape:
-            raise FolderError(
-                f"{path}: `{name}` is {tuple(stored[name].shape)} where the recipe and the "
-                f"tokenizers ask for {tuple(tensor.shape)}: weights, recipe and vocabulary do not "
-                "belong together"
-            )
-    if unknown := sorted(stored.keys() - wanted.keys()):
-        raise FolderError(f"{path}: `{unknown[0]}` is unknown to the model that recipe.yaml names")
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(stored[name])

@@ -212,7 +212,8 @@ class TrainingOptions(Options):
     learning_rate: Annotated[float, Field(gt=0.0)] = 0.002  # the schedule's highest
     schedule: ScheduleOptions = ScheduleOptions()
     label_smoothing: Probability = 0.1  # 1512.00567, section 7; 0: none
-    consistency: Annotated[float, Field(ge=0.0)] = 0.0  # R-Drop (2106.14448), its alpha; 0: none
+    # R-Drop (2106.14448): half its alpha, since the losses of the two passes are averaged; 0: none
+    consistency: Annotated[float, Field(ge=0.0)] = 0.0
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0  # 0: no clipping
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: the faster here, measured once
     ema: Probability = 0.0  # decay of the exponential moving average of the weights; 0: none

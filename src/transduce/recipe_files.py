@@ -192,6 +192,11 @@ def _key(node: yaml.Node, where: str) -> str:
     return str(node.value)
 
 
+def parse_value(text: str, *, where: str) -> Any:
+    """The value of an override, which is YAML. Raises UsageError."""
+    return _override_value(text, where)[0]
+
+
 def _apply_overrides(tree: dict[str, Any], places: Places, overrides: Sequence[str]) -> None:
     for override in overrides:
         where = f"override `{override}`"

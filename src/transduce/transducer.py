@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeVar, overload
 
 import torch
 
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
 from transduce.errors import DataError, UsageError
-from transduce.folder import ModelFolder, load_weights, open_folder
+from transduce.folder import ModelFolder, open_folder
+from transduce.inputs import Source, Text, in_pairs, joined, read_texts
 from transduce.model.build import build_model
+from transduce.model.device import bound_kernel_caches, find_device
 from transduce.model.seq2seq import Seq2Seq
+from transduce.model.weights import load_weights
 from transduce.output import Output, Scored, one_line
 from transduce.recipe import Recipe, SearchOptions
 from transduce.recipe_files import recipe_from_dict
@@ -28,19 +31,8 @@ from transduce.search.unknown import replace_unknown
 
 WINDOW = 2048  # inputs read ahead, sorted by length and decoded together
 
-Text: TypeAlias = str | bytes  # bytes: a line as it stands in a file, UTF-8 or not
-
-
-@dataclass(slots=True)
-class Source:
-    """One input on its way into the model: its ids, empty if there is nothing to decode.
-
-    `tokens` are as written, even those that the vocabulary does not know.
-    """
-
-    ids: list[int]
-    tokens: list[str]
-    reason: str | None
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def load(folders: str | Path | Sequence[str | Path], device: str = "auto") -> Transducer:
@@ -53,7 +45,8 @@ def load(folders: str | Path | Sequence[str | Path], device: str = "auto") -> Tr
     if not paths:
         raise UsageError("no model folder given")
     opened = [open_folder(path) for path in paths]
-    where = _device(device)
+    where = find_device(device)
+    bound_kernel_caches()
     first = opened[0]
     source, target = _sides(first)
     for other in opened[1:]:
@@ -124,7 +117,7 @@ class Transducer:
         options = self.search_options(**search)
         return self._stream(inputs, window, options)
 
-    def search_options(self, **overrides: Any) -> SearchOptions:
+    def search_options(self, /, **overrides: Any) -> SearchOptions:
         """The recipe's search options with some replaced; UsageError names a wrong one."""
         tree = self.recipe.model_dump(mode="json")
         tree["search"] |= overrides
@@ -135,21 +128,22 @@ class Transducer:
     ) -> Iterator[Output]:
         rest = iter(inputs)
         while taken := list(islice(rest, max(1, window))):
-            sources = self._read(taken, options.max_source)
+            sources = read_texts(self.source, taken, options.max_source)
             for source, hypotheses in zip(sources, self._decode(sources, options), strict=True):
                 yield self._output(source, hypotheses, options)
 
     def _decode(self, sources: list[Source], options: SearchOptions) -> list[list[Hypothesis]]:
-        """One n-best list a source; a failure is halved down to the source it belongs to."""
-        ids = [source.ids for source in sources]
-        try:
+        """One n-best list a source, empty for a source that fails."""
+
+        def answer(part: list[Source]) -> list[list[Hypothesis]]:
+            ids = [source.ids for source in part]
             return list(decode(self.model, ids, options, device=self.device, window=len(ids)))
-        except (DataError, RuntimeError, MemoryError) as error:
-            if half := len(sources) // 2:
-                parts = sources[:half], sources[half:]
-                return [found for part in parts for found in self._decode(part, options)]
-            sources[0].reason = f"failed: {one_line(str(error)) or type(error).__name__}"
-            return [[]]
+
+        def fail(source: Source, reason: str) -> list[Hypothesis]:
+            source.reason = joined(source.reason, reason)
+            return []
+
+        return _each(sources, answer, fail)
 
     def _output(
         self, source: Source, hypotheses: list[Hypothesis], options: SearchOptions
@@ -204,7 +198,7 @@ class Transducer:
     def attend(self, source: Text, target: Text) -> Output:
         """The given target as an Output, with the attention the model would have had for it."""
         (read,), (wanted,), (forced,) = self._force([source], [target])
-        reason = _joined(read.reason, wanted.reason)
+        reason = joined(read.reason, wanted.reason)
         if forced is None:
             return Output("", source_tokens=read.tokens, reason=reason)
         return Output(
@@ -219,11 +213,11 @@ class Transducer:
         )
 
     def _score(self, sources: Iterable[Text], targets: Iterable[Text]) -> Iterator[Scored]:
-        pairs = _pairs(sources, targets)
+        pairs = in_pairs(sources, targets)
         while taken := list(islice(pairs, WINDOW)):
             left, right = [source for source, _ in taken], [target for _, target in taken]
             for source, target, forced in zip(*self._force(left, right), strict=True):
-                reason = _joined(source.reason, target.reason)
+                reason = joined(source.reason, target.reason)
                 if forced is None:
                     yield Scored(reason=reason)
                     continue
@@ -239,110 +233,42 @@ class Transducer:
     def _force(
         self, sources: list[Text], targets: list[Text]
     ) -> tuple[list[Source], list[Source], list[Forced | None]]:
-        """Both sides read, and the scores of the pairs that have two sides."""
+        """Both sides read, and the scores of the pairs that have two sides and do not fail."""
         limit = self.recipe.search.max_source
-        read = self._read(sources, limit)
-        wanted = self._read(targets, limit, self.target)
-        usable = [i for i, pair in enumerate(zip(read, wanted, strict=True)) if _both(*pair)]
-        scored = force_score(
-            self.model,
-            [read[i].ids for i in usable],
-            [wanted[i].ids for i in usable],
-            device=self.device,
-        )
+        read = read_texts(self.source, sources, limit)
+        wanted = read_texts(self.target, targets, limit)
+
+        def answer(part: list[int]) -> list[Forced | None]:
+            ids = [read[i].ids for i in part], [wanted[i].ids for i in part]
+            return [*force_score(self.model, *ids, device=self.device)]
+
+        def fail(index: int, reason: str) -> None:
+            read[index].reason = joined(read[index].reason, reason)
+
+        usable = [i for i, _ in enumerate(read) if read[i].ids and wanted[i].ids]
         forced: list[Forced | None] = [None] * len(read)
-        for i, one in zip(usable, scored, strict=True):
+        for i, one in zip(usable, _each(usable, answer, fail), strict=True):
             forced[i] = one
         return read, wanted, forced
-
-    # -------------------------------------------------------------------------------- reading
-
-    def _read(
-        self, texts: Sequence[Text], limit: int, side: TextSide | None = None
-    ) -> list[Source]:
-        """Texts to ids, at most `limit` each, and why one is blank, cut or damaged."""
-        side = side or self.source
-        decoded = [_text(text) for text in texts]
-        normal = [side.normalize(text) for text, _ in decoded]
-        sources = []
-        for text, (_, damage), ids in zip(normal, decoded, side.segment(normal), strict=True):
-            reason = damage
-            if not text.strip():
-                ids, reason = [], _joined(damage, "blank input")
-            elif not ids:
-                reason = _joined(damage, "nothing in the input is known to the model")
-            elif len(ids) > limit:
-                reason = _joined(damage, f"input of {len(ids)} tokens cut to {limit}")
-            tokens = _written(side, text, ids)[:limit]
-            sources.append(Source(list(ids[:limit]), tokens, reason))
-        return sources
 
 
 # ------------------------------------------------------------------------------------- helpers
 
 
-def _text(text: Text) -> tuple[str, str | None]:
-    """Any input as text that UTF-8 can hold, and what had to be replaced for it."""
-    if isinstance(text, bytes):
-        try:
-            return text.decode("utf-8"), None
-        except UnicodeDecodeError as error:
-            reason = f"invalid UTF-8 (byte 0x{text[error.start]:02x} at {error.start + 1}) replaced"
-            return text.decode("utf-8", errors="replace"), reason
-    if not isinstance(text, str):
-        raise TypeError(f"an input is a str, not {type(text).__name__}")
-    if text.isascii():
-        return text, None
+def _each(
+    items: list[Item],
+    answer: Callable[[list[Item]], list[Result]],
+    fail: Callable[[Item, str], Result],
+) -> list[Result]:
+    """The answers to items; a failure is halved down to the item it belongs to."""
+    if not items:
+        return []
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        clean = text.encode("utf-16", "surrogatepass").decode("utf-16", errors="replace")
-        return clean, "lone surrogates replaced"
-    return text, None
-
-
-def _written(side: TextSide, text: str, ids: Sequence[int]) -> list[str]:
-    """The tokens of a text as they stand in it, where tokens are parts of it one by one."""
-    if UNK in ids:
-        units = list(text) if side.tokenizer.kind == "characters" else text.split()
-        if len(units) == len(ids):
-            return units
-    return side.tokens(ids)
-
-
-def _both(source: Source, target: Source) -> bool:
-    return bool(source.ids and target.ids)
-
-
-def _pairs(sources: Iterable[Text], targets: Iterable[Text]) -> Iterator[tuple[Text, Text]]:
-    left, right = iter(sources), iter(targets)
-    nothing: Any = object()
-    count = 0
-    while True:
-        source, target = next(left, nothing), next(right, nothing)
-        if source is nothing and target is nothing:
-            return
-        if source is nothing or target is nothing:
-            short, more = ("sources", "targets") if source is nothing else ("targets", "sources")
-            raise DataError(f"there are {count} {short} but more {more}; they must be in line")
-        count += 1
-        yield source, target
-
-
-def _joined(*reasons: str | None) -> str | None:
-    return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or None
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(f"device `{name}` cannot be used: {first}") from None
-    return device
+        return answer(items)
+    except (DataError, RuntimeError, MemoryError) as error:
+        if half := len(items) // 2:
+            return _each(items[:half], answer, fail) + _each(items[half:], answer, fail)
+        return [fail(items[0], f"failed: {one_line(str(error)) or type(error).__name__}")]
 
 
 def _sides(folder: ModelFolder) -> tuple[TextSide, TextSide]:

@@ -20,7 +20,6 @@ from transduce.data.batches import (
     collate,
     collate_source,
     cut,
-    fixed_batches,
     length_order,
 )
 from transduce.data.corpus import open_corpora
@@ -100,11 +99,6 @@ def test_cuts_are_within_the_budget_and_lose_nothing(
         assert size <= budget or len(rows) == 1
 
 
-def test_fixed_batches_hold_every_example_once(store: Store) -> None:
-    batches = fixed_batches(store, 500)
-    assert sorted(np.concatenate(batches).tolist()) == list(range(len(store)))
-
-
 # -------------------------------------------------------------------------------- the stream
 
 
@@ -114,10 +108,8 @@ def test_an_epoch_has_every_example_once(request: pytest.FixtureRequest, kind: s
     store: Store = request.getfixturevalue("store" if kind == "plain" else "sampled_store")
     stream = stream_of(store, sides)
     seen: Counter[int] = Counter()
-    count = 0
     while stream.epoch < 1.0:
         batch = stream.next()
-        count += 1
         seen.update(batch.indices.tolist())
         longer = max(batch.source.shape[1], batch.target_output.shape[1])
         assert batch.size * longer <= 500 or batch.size == 1
@@ -127,7 +119,6 @@ def test_an_epoch_has_every_example_once(request: pytest.FixtureRequest, kind: s
     assert seen == Counter(range(len(store)))
     assert stream.epoch == 1.0
     assert stream.position()["epoch"] == 1
-    assert abs(stream.epoch_size - count) <= 0.15 * count
 
 
 def test_epochs_and_seeds_differ_and_repeat(sampled_store: Store, sampled: Sides) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import os
+import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -169,6 +171,16 @@ def test_another_file_than_published_is_not_kept(
 def test_no_network_says_where_to_place_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     added(monkeypatch, "http://127.0.0.1:9/pairs.tsv")  # nothing listens there
     with pytest.raises(DataError, match=r"cannot fetch .*Without a network, place the file at"):
+        resolve("small:train")
+
+
+def test_a_connection_that_breaks_off_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise http.client.IncompleteRead(b"half")
+
+    added(monkeypatch, "http://127.0.0.1:9/pairs.tsv")
+    monkeypatch.setattr(urllib.request, "urlopen", broken)
+    with pytest.raises(DataError, match="cannot fetch .*IncompleteRead"):
         resolve("small:train")
 
 

@@ -153,14 +153,15 @@ def test_a_damaged_folder_is_made_anew(
     assert len(again) == len(store)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_leaves_nothing_and_says_so(
-    tmp_path: Path, corpus: Corpus, plain: Sides, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, corpus: Corpus, plain: Sides, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     append = module._Writer._append
 
     def full(self: Any, name: str, values: Any) -> None:
         if name == "lines":
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, os.strerror(number))
         append(self, name, values)
 
     monkeypatch.setattr(module._Writer, "_append", full)

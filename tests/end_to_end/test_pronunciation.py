@@ -143,7 +143,10 @@ def test_scoring_prefers_the_truth(place: Place) -> None:
 
 
 def test_inspect_and_figures(place: Place) -> None:
-    assert "characters" in place.run("inspect", "runs/phones")
+    shown = place.run("inspect", "runs/phones")
+    kept = json.loads((place.model / "manifest.json").read_text())["data"]["kept"]
+    assert "characters" in shown and kept > 1000
+    assert re.search(rf"data +kept {kept:,}", shown)
     facts = json.loads(place.run("inspect", "phones.yaml", "--counts", "--json"))
     assert facts["examples"]["train"][str(place.folder / "train.words")] > 1000
     out = place.run("figure", "attention", "runs/phones", "canner", "-o", "a.png")
@@ -183,14 +186,17 @@ def test_training_goes_on_when_its_end_is_put_off(place: Place) -> None:
     assert updates == sorted(set(updates))
     changed = place.run("train", "phones.yaml", "model.embedding=32", "--folder", "more", code=2)
     assert "model.embedding" in changed and "--fresh" in changed
-    kept = place.folder / "more" / "notes.txt"
-    kept.write_text("mine")
-    place.run(
-        *("train", "phones.yaml", "model.embedding=32", "training.updates=5"),
-        *("--folder", "more", "--fresh"),
-    )
+    kept = [place.folder / "more" / name for name in ("notes.txt", "source.en", "last/mine")]
+    for path in kept:
+        path.write_text("mine")
+    anew = ["train", "phones.yaml", "model.embedding=32", "training.updates=5", "--fresh"]
+    weights = (place.folder / "more" / "weights.safetensors").read_bytes()
+    # A mistake does not cost the former training.
+    place.run(*anew, "data.valid.source=nothing", "--folder", "more", code=1)
+    assert (place.folder / "more" / "weights.safetensors").read_bytes() == weights
+    place.run(*anew, "--folder", "more")
     assert "embedding: 32" in (place.folder / "more" / "recipe.yaml").read_text()
-    assert kept.read_text() == "mine"
+    assert [path.read_text() for path in kept] == ["mine"] * 3
 
 
 def test_a_training_that_is_told_to_stop_saves_and_says_how_to_go_on(place: Place) -> None:

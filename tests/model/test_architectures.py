@@ -149,6 +149,19 @@ def test_variational_dropout_shares_its_mask_over_time() -> None:
     assert (x == x[:, :1]).all() and (x == 0).any() and (x > 1).any()
 
 
+@pytest.mark.parametrize("feeding", FEEDINGS)
+def test_variational_dropout_differs_from_sentence_to_sentence(feeding: str) -> None:
+    """With one source and one target twice in a batch, only dropout can tell the rows apart."""
+    torch.manual_seed(2)
+    model = make("gru", "general", feeding, variational=True, dropout=0.5).train()
+    model.encoder.eval()
+    model.embedding_dropout.eval()
+    model.output_dropout.eval()
+    source, lengths, target = (x[:1].repeat(8, *[1] * (x.dim() - 1)) for x in sentences())
+    features = model.features(model.encode(source, lengths), target).values
+    assert len({tuple(row.flatten().tolist()) for row in features}) > 4
+
+
 def test_copy_start_of_unlike_halves_is_refused() -> None:
     options = ModelOptions(
         encoder=EncoderOptions(layers=1), decoder=DecoderOptions(layers=2, start="copy")

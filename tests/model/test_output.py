@@ -98,6 +98,19 @@ def test_bf16_autocast_is_close_and_keeps_dtypes() -> None:
     assert close.item() == pytest.approx(exact.item(), rel=0.02)
 
 
+def test_consistency_under_bf16_is_close() -> None:
+    torch.manual_seed(0)
+    output = layer(16, 50)
+    values = torch.randn(2, 30, 16, requires_grad=True)
+    targets = torch.randint(0, 50, (30,))
+    exact, _ = output.consistent_loss(values, targets, 0.1, 2.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        close, _ = output.consistent_loss(values, targets, 0.1, 2.0)
+    close.backward()
+    assert values.grad is not None and values.grad.dtype == torch.float32
+    assert close.item() == pytest.approx(exact.item(), rel=0.02)
+
+
 def test_log_probs_are_normalised() -> None:
     log_probs = layer(4, 9).log_probs(torch.randn(2, 3, 4))
     torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2, 3))
@@ -124,3 +137,8 @@ def test_dropout_keeps_the_mean_and_its_share(probability: float) -> None:
     # Neighbouring elements come from one random word and must still be independent.
     both = ((mask[:, :-1] == 0) & (mask[:, 1:] == 0)).float().mean().item()
     assert both == pytest.approx(probability**2, abs=0.005)
+
+
+def test_dropping_nearly_all_keeps_something() -> None:
+    mask = keep_mask(torch.Size((64, 256)), 0.999, torch.ones(1))
+    assert torch.isfinite(mask).all() and mask.any()

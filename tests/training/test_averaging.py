@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from transduce.errors import FolderError
-from transduce.folder import tensor_bytes
+from transduce.model.weights import tensor_bytes
 from transduce.training.averaging import MovingAverage, average_weights
 
 

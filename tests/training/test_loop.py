@@ -12,9 +12,11 @@ import torch
 from rich.console import Console
 
 from transduce.data.text import TextSide
+from transduce.disk import lock
 from transduce.errors import DataError, FolderError, TrainingError, UsageError
-from transduce.folder import load_weights, lock, open_folder
+from transduce.folder import open_folder
 from transduce.model import build_model
+from transduce.model.weights import load_weights
 from transduce.search.decode import decode
 from transduce.training.loop import train
 from transduce.training.losses import sequence_loss
@@ -47,6 +49,16 @@ def test_the_folder_holds_a_model_that_has_learnt(make_recipe: MakeRecipe, tmp_p
     found = next(iter(decode(model, [source.encode("a b c")], opened.recipe.search)))
     assert target.decode(found[0].ids) == "c b a"
     assert (tmp_path / "figures" / "curves.png").stat().st_size > 1000
+
+
+def test_training_with_consistency_learns_too(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    model = {"embedding": 16, "encoder": {"size": 32}, "decoder": {"size": 32, "dropout": 0.1}}
+    recipe = make_recipe(**(WELL | {"consistency": 1.0, "model": model}))
+    result = train(recipe, tmp_path, progress=False)
+    assert result.value >= 50.0
+    rows = [row for row in rows_of(tmp_path) if row["kind"] == "report"]
+    assert all(row["loss"] > row["nll"] for row in rows)  # no smoothing: the rest is divergence
+    assert rows[-1]["nll"] < rows[0]["nll"]
 
 
 def test_the_weights_are_those_of_the_best_validation(

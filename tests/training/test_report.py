@@ -23,6 +23,12 @@ def test_rows_come_back_without_a_line_that_is_being_written(tmp_path: Path) -> 
     assert read_metrics(tmp_path) == [{"update": 1, "samples": ["Straße"]}]
 
 
+def test_numbers_that_are_not_finite_are_still_json(tmp_path: Path) -> None:
+    MetricsFile(tmp_path).append({"update": 1, "loss": float("nan"), "perplexity": float("inf")})
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert read_metrics(tmp_path) == [{"update": 1, "loss": None, "perplexity": None}]
+
+
 def test_a_damaged_row_is_named(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"metrics\.jsonl"):
         read_metrics(tmp_path)

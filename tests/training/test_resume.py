@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from transduce.errors import UsageError
+from transduce.errors import FolderError, UsageError
 from transduce.folder import open_folder
 from transduce.recipe import Recipe
 from transduce.recipe_files import dump_recipe
@@ -31,6 +31,7 @@ EVERYTHING: dict[str, Any] = {
     "epochs": 3,
     "accumulate": 2,
     "ema": 0.9,
+    "consistency": 1.0,
     "average": 2,
     "validate_every": 0.4,
     "report_every": 3,
@@ -236,6 +237,15 @@ def test_other_data_is_refused(make_recipe: MakeRecipe, tmp_path: Path) -> None:
         train(recipe, tmp_path / "run", progress=False)
 
 
+def test_a_vocabulary_that_no_longer_fits_is_named(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    train(make_recipe(updates=1), tmp_path, progress=False)
+    path = tmp_path / "target.json"
+    tree = json.loads(path.read_text())
+    path.write_text(json.dumps({**tree, "symbols": [*tree["symbols"], "new"]}))
+    with pytest.raises(FolderError, match=r"`model/target_embedding\.weight` should be \(11, 12\)"):
+        train(make_recipe(updates=2), tmp_path, progress=False)
+
+
 def test_the_measured_precision_is_kept(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,9 +293,7 @@ def test_the_best_checkpoints_are_kept_best_first(
     )
 
 
-def test_patience_stops(
-    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_patience_stops(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     recipe = make_recipe(patience=3, validate_every=0.1, learning_rate=1e-9)
     result = train(recipe, tmp_path, progress=False)
     assert "no better accuracy in 3 validations" in result.reason

@@ -11,6 +11,7 @@ import torch
 from transduce.data.batches import Batch, collate
 from transduce.errors import TrainingError
 from transduce.model import Seq2Seq, build_model
+from transduce.model.rnn import Dropout
 from transduce.recipe import ModelOptions, TrainingOptions
 from transduce.training.losses import halves, sequence_loss
 from transduce.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
@@ -53,6 +54,43 @@ def test_the_loss_is_over_real_positions_only() -> None:
     torch.testing.assert_close(together.loss, torch.stack([one.loss for one in alone]).sum())
     torch.testing.assert_close(together.nll, torch.stack([one.nll for one in alone]).sum())
     assert together.tokens == sum(len(row) + 1 for row in ROWS)
+
+
+def test_passes_that_agree_cost_nothing() -> None:
+    """R-Drop without dropout: both passes are the same, so it is the plain loss."""
+    plain = gradients(make_updater(), [batch_of(ROWS)])
+    twice = gradients(make_updater(consistency=5.0), [batch_of(ROWS)])
+    torch.testing.assert_close(twice, plain)
+
+
+def test_passes_under_dropout_are_pulled_together() -> None:
+    """Under its own dropout masks each, the divergence counts, and training makes it smaller."""
+    updater = make_updater(consistency=4.0, label_smoothing=0.0)
+    for module in updater.model.modules():
+        if isinstance(module, Dropout):
+            module.probability = 0.3
+    batch = batch_of(ROWS)
+
+    def divergence() -> float:
+        found = 0.0
+        for seed in range(10):
+            torch.manual_seed(seed)
+            with torch.no_grad():
+                sums = sequence_loss(updater.model, batch, 0.0, None, 1.0)
+            assert sums.tokens == batch.tokens
+            found += float(sums.loss - sums.nll)
+        return found
+
+    updater.model.train()
+    before = divergence()
+    assert before > 0.0
+    for parameter in updater.parameters:
+        parameter.data.mul_(2.0)  # surer of itself, and so in more disagreement
+    apart = divergence()
+    assert apart > before
+    for _ in range(60):
+        updater.apply([batch], 0.01)
+    assert divergence() < apart
 
 
 def test_halves_keep_every_example_and_drop_padding() -> None:

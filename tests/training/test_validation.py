@@ -73,6 +73,7 @@ def test_blank_and_long_sources_count_in_the_scores(made: Made, tmp_path: Path) 
     assert [len(ids) for ids in valid.inputs] == [2, 0, 1000]
     assert len(valid.references) == 3
     assert len(valid.source_ids) == 1
+    assert valid.without_loss == 2
     assert validate(model, valid, recipe, target).scores.keys() == {"accuracy", "cer"}
 
 
@@ -92,6 +93,9 @@ def test_max_valid_and_an_empty_set(made: Made, tmp_path: Path) -> None:
     assert len(load_validation_set(few, open_corpora(few.data.valid), source, target).inputs) == 4
     with pytest.raises(DataError, match=r"data\.valid"):
         load_validation_set(recipe, [], source, target)
+    blank = with_valid(recipe, tmp_path, [("", "a"), ("b", " ")])
+    with pytest.raises(DataError, match=r"every valid example is blank"):
+        load_validation_set(blank, open_corpora(blank.data.valid), source, target)
 
 
 def test_the_deciding_metric_comes_first(make_recipe: MakeRecipe) -> None:

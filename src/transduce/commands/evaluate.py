@@ -19,12 +19,14 @@ from transduce.assessment import (
     test_corpora,
 )
 from transduce.commands.predict import line_writer, load_models
+from transduce.commands.searching import SearchChoice
 from transduce.commands.showing import console, progress_bar, scores_table, table
 from transduce.errors import DataError, UsageError
 from transduce.evaluation.buckets import LengthRow, score_by_length
 from transduce.evaluation.report import ReportRow, write_report
 from transduce.evaluation.significance import Comparison, compare
 from transduce.output import json_line
+from transduce.recipe import SearchOptions
 from transduce.transducer import Transducer
 
 Chosen = tuple[str | None, str | None, str | None, str | None]  # --data --source --target --table
@@ -40,7 +42,7 @@ def run_evaluate(
     limit: int | None,
     output: Path | None,
     json: bool,
-    search: dict[str, Any],
+    search: SearchChoice,
     device: str,
 ) -> None:
     """Score a model, print the table, and whatever else was asked for."""
@@ -49,8 +51,9 @@ def run_evaluate(
     corpora = chosen_corpora(*chosen)
     first = load_models(model, device, None)
     names = metric_names(first.recipe, metrics)  # before minutes of decoding
+    options = search.options(first)
     trial = trial_for(first, corpora, limit)
-    assessment = assess_with_bar(first, trial, metrics=names, **search)
+    assessment = assess_with_bar(first, trial, metrics=names, **options)
     comparisons: list[Comparison] = []
     if against is not None:
         second = load_models(against, device, None)
@@ -58,7 +61,7 @@ def run_evaluate(
             raise UsageError(
                 f"{against}: a model for {second.task}, while {model} is for {first.task}"
             )
-        other = assess_with_bar(second, trial, metrics=names, **search)
+        other = assess_with_bar(second, trial, metrics=names, **search.options(second))
         # The difference is the model's minus that of the one it is held against.
         comparisons = compare(
             names,
@@ -73,7 +76,9 @@ def run_evaluate(
             for hypothesis in assessment.hypotheses:
                 write(hypothesis)
     if report is not None:
-        _write_report(report, model, first, assessment, comparisons)
+        _write_report(
+            report, model, first, assessment, comparisons, first.search_options(**options)
+        )
     if json:
         print(json_line(_as_dict(model, assessment, comparisons)))
         return
@@ -164,6 +169,7 @@ def _write_report(
     model: Transducer,
     assessment: Assessment,
     comparisons: Sequence[Comparison],
+    search: SearchOptions,
 ) -> None:
     rows = [
         ReportRow(source, references, output.text)
@@ -181,7 +187,7 @@ def _write_report(
         details={
             "model": f"{name} ({model.task}, {model.parameters:,} parameters)",
             "data": f"{assessment.label}, {len(rows):,} examples",
-            "search": ", ".join(f"{k} {v}" for k, v in model.recipe.search.model_dump().items()),
+            "search": ", ".join(f"{k} {v}" for k, v in search.model_dump().items()),
         },
         target_language=model.recipe.target.language,
     )

@@ -135,7 +135,10 @@ def _show(facts: Mapping[str, Any], recipe: Recipe, path: Path) -> None:
         )
     known = ("task", "metrics", "vocabulary", "parameters", "examples", "files")
     more = [
-        [key, part] for key, value in facts.items() if key not in known for part in _lines(value)
+        [key.replace("_", " "), part]
+        for key, value in facts.items()
+        if key not in known
+        for part in _lines(value)
     ]
     if more:
         out.print()
@@ -146,7 +149,11 @@ def _show(facts: Mapping[str, Any], recipe: Recipe, path: Path) -> None:
 
 def _lines(value: Any) -> list[str]:
     if isinstance(value, Mapping):
-        return [f"{key}: {part}" for key, inner in value.items() for part in _lines(inner)]
+        return [f"{key} {part}" for key, inner in value.items() for part in _lines(inner)]
+    if isinstance(value, list):
+        return [" ".join(part for item in value for part in _lines(item))]
+    if value is None:
+        return []
     if isinstance(value, float):
         return [f"{value:.4g}"]
     return [f"{value:,}" if isinstance(value, int) else str(value)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from transduce.commands.searching import SearchChoice
 from transduce.data.files import damage, open_bytes
+from transduce.disk import atomic_write
 from transduce.errors import UsageError
-from transduce.folder import atomic_write
 from transduce.output import Output, Scored, json_line
 from transduce.transducer import WINDOW, Transducer, load
 
@@ -28,7 +30,7 @@ _TASKS = {
 def run_predict(
     model: str,
     file: str,
-    search: dict[str, Any],
+    search: SearchChoice,
     *,
     json: bool,
     output: Path | None,
@@ -43,7 +45,8 @@ def run_predict(
         if task is not None and transducer.task not in _TASKS[task]:
             raise UsageError(f"{model}: a model for {transducer.task}, so use `transduce predict`")
         terminal = file == "-" and sys.stdin.isatty()
-        outputs = transducer.stream(lines, window=window or (1 if terminal else WINDOW), **search)
+        options = search.options(transducer)
+        outputs = transducer.stream(lines, window=window or (1 if terminal else WINDOW), **options)
         reasons = Reasons()
         with line_writer(output, live=window == 1) as write:
             for number, out in enumerate(outputs, 1):
@@ -155,8 +158,7 @@ def line_writer(path: Path | None, *, live: bool = False) -> Iterator[Callable[[
 
     `live`, or a terminal at either end: each line is sent at once.
     """
-    if path is not None and (path.is_symlink() or (path.exists() and not path.is_file())):
-        # Written through, never replaced: a link (/dev/stdout is one), a named pipe, a device.
+    if path is not None and _flows(path):
         with path.open("wb", buffering=0) as through:
             yield lambda line: through.write(line.encode("utf-8", "replace") + b"\n")
         return
@@ -177,6 +179,13 @@ def line_writer(path: Path | None, *, live: bool = False) -> Iterator[Callable[[
 
     yield write
     out.flush()
+
+
+def _flows(path: Path) -> bool:
+    """Whether a path is a named pipe, a device or an open stream: written to, never replaced."""
+    # /dev/stdout may lead to a regular file, which others may be writing to as well.
+    streams = Path(os.path.abspath(path)).parts[:2] in (("/", "dev"), ("/", "proc"))
+    return path.exists() and (streams or not path.is_file())
 
 
 class Reasons:

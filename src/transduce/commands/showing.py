@@ -17,7 +17,7 @@ from transduce.evaluation.metrics import Score
 def console() -> Console:
     """Where commands print; as wide as needed when nobody looks at it."""
     wide = sys.stdout is None or not sys.stdout.isatty()
-    return Console(width=160 if wide else None, highlight=False, soft_wrap=wide, emoji=False)
+    return Console(width=400 if wide else None, highlight=False, soft_wrap=wide, emoji=False)
 
 
 def table(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from transduce.commands.showing import console
+from transduce.data.corpus import open_corpora
+from transduce.disk import lock
 from transduce.errors import FolderError, UsageError
-from transduce.folder import LAST, RECIPE, WEIGHTS, open_folder, publish, tensor_bytes
+from transduce.folder import LAST, RECIPE, WEIGHTS, open_folder, publish, remove_training
+from transduce.model.device import find_device
+from transduce.model.weights import tensor_bytes
 from transduce.recipe_files import load_recipe
 from transduce.training.averaging import average_weights
 from transduce.training.checkpoint import best_checkpoints
@@ -21,6 +24,9 @@ def run_train(
     loaded = load_recipe(recipe, overrides)
     folder = folder if folder is not None else Path("runs") / _stem(recipe)
     if fresh:
+        # A mistake in the command must not cost the former training.
+        find_device(device)
+        open_corpora([*loaded.data.train, *loaded.data.valid])
         start_anew(folder)
     result = train(loaded, folder, device=device)
     out = console()
@@ -36,38 +42,14 @@ def run_train(
 def start_anew(folder: Path) -> None:
     """Remove what a former training left in a folder, and nothing else.
 
-    Errors: FolderError when another training is writing there, or the folder holds something else.
+    Errors: FolderError when another training is writing there.
     """
-    from transduce.folder import lock
-
     if not folder.exists():
         return
     if not folder.is_dir():
         raise FolderError(f"{folder}: is a file; a model needs a folder")
     with lock(folder):
-        for path in sorted(folder.iterdir()):
-            if path.name == ".lock":
-                continue
-            if not _ours(path):
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
-
-def _ours(path: Path) -> bool:
-    ours = (
-        "source.",
-        "target.",
-        "weights.",
-        "recipe.yaml",
-        "manifest.json",
-        "metrics.jsonl",
-        ".tmp",
-    )
-    folders = ("last", "last.new", "last.old", "figures", "tensorboard", "cache")
-    return path.name in folders if path.is_dir() else path.name.lstrip(".").startswith(ours)
+        remove_training(folder)
 
 
 def _stem(recipe: Path) -> str:

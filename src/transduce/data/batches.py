@@ -8,7 +8,6 @@ shuffled: so padding is small, yet every epoch mixes the corpus anew. Everything
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -139,13 +138,6 @@ def cut(source: npt.NDArray[Any], target: npt.NDArray[Any], budget: int) -> list
     return slices
 
 
-def fixed_batches(store: Store, batch_tokens: int) -> list[Index]:
-    """Every example once, by length, as arrays of indices: for validation."""
-    order = length_order(store.source_lengths, store.target_lengths)
-    slices = cut(store.source_lengths[order], store.target_lengths[order], batch_tokens)
-    return [order[part] for part in slices]
-
-
 # ---------------------------------------------------------------------------------- training
 
 
@@ -173,11 +165,7 @@ class BatchStream:
         self._batch_tokens = batch_tokens
         self._seed = seed
         drawn = sum((part.stop - part.start) * part.weight for part in store.parts)
-        width = self._mean_width()
-        epoch_tokens = width * drawn
-        rows = batch_tokens / width  # of a batch, before it is made even
-        even = rows / (rows - (_MULTIPLE - 1) / 2) if rows > _MULTIPLE else 1.0
-        self._epoch_size = max(1, math.ceil(epoch_tokens / batch_tokens * even))
+        epoch_tokens = self._mean_width() * drawn
         pool_tokens = max(_POOL_TOKENS, _POOL_BATCHES * batch_tokens)
         self._pools = max(1, round(epoch_tokens / pool_tokens))
         self._position = (0, 0, 0)
@@ -185,7 +173,10 @@ class BatchStream:
         self._worker: _Ahead | None = None
 
     def _mean_width(self) -> float:
-        """Mean length of an example's longer side, with EOS; sampled segmentations, which are longer, by a small probe."""
+        """Mean length of an example's longer side, with EOS.
+
+        Sampled segmentations are longer than the stored ones, so a few are drawn.
+        """
         store = self._store
         tokens = store.padded_tokens / len(store)
         if any(side.samples for side in self._sides.values()):
@@ -193,11 +184,6 @@ class BatchStream:
             rows = (self._rows(name, probe, self._seed) for name in ("source", "target"))
             tokens = 1.0 + sum(max(len(s), len(t)) for s, t in zip(*rows, strict=True)) / len(probe)
         return tokens
-
-    @property
-    def epoch_size(self) -> int:
-        """Batches of one epoch, estimated from its tokens."""
-        return self._epoch_size
 
     @property
     def epoch(self) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import http.client
 import os
 import socket
 import urllib.error
@@ -27,6 +28,7 @@ from transduce.errors import DataError, UsageError
 __all__ = ["CATALOG", "Dataset", "File", "Split", "cache_root", "layout_of", "resolve"]
 
 _TIMEOUT = 30.0  # seconds without an answer
+_NETWORK = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
 
 
 def resolve(name: str) -> list[Path]:
@@ -147,7 +149,7 @@ def _fetch(dataset: Dataset, file: File, path: Path) -> None:
             os.fsync(out.fileno())
         _check_fetched(beside, path, file)
         beside.replace(path)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except _NETWORK as error:
         reason = getattr(error, "reason", error)
         raise DataError(
             f"cannot fetch {file.url}: {reason}. Without a network, place the file at "

@@ -6,7 +6,6 @@ renamed into place, so that a killed process leaves nothing that could be taken 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import json
@@ -24,6 +23,7 @@ import numpy.typing as npt
 from transduce.data.corpus import Example
 from transduce.data.store import FORMAT_VERSION, META, SIDES, Store, flatten
 from transduce.data.text import TextSide
+from transduce.disk import FULL
 from transduce.errors import DataError
 from transduce.recipe import CorpusOptions, DataOptions
 
@@ -75,7 +75,7 @@ def prepare(
             writer.write(corpora, progress, limit)
         _rename(beside, folder)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in FULL:
             raise DataError(f"the disk is full: cannot prepare the corpus in {cache}") from None
         raise DataError(f"cannot prepare the corpus in {cache}: {error}") from None
     finally:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from transduce.disk import atomic_bytes
 from transduce.errors import UsageError
 from transduce.evaluation import report_html, report_markdown
 from transduce.evaluation.buckets import LengthRow
 from transduce.evaluation.metrics import Score, measure
 from transduce.evaluation.significance import Comparison
-from transduce.folder import atomic_bytes
 
 
 @dataclass(frozen=True, slots=True)

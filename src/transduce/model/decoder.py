@@ -125,7 +125,7 @@ class RecurrentDecoder(nn.Module):
         """One target position for K hypotheses.
 
         embedded (B, K, E) -> features (B, K, E), state, attention (B, K, S) or None. `masks` are
-        one variational dropout mask a layer, for loops over time in training.
+        one variational dropout mask (B, 1, D) a layer, for loops over time in training.
         """
         batch, beam, _ = embedded.shape
         context = weights = None
@@ -172,8 +172,7 @@ class RecurrentDecoder(nn.Module):
         state = self.start(memory)
         if self.feeding == "parallel":
             return self._whole(embedded, state)
-        masks = [self.dropout.mask(layer) for layer in state.hidden.transpose(1, 2).unbind(0)]
-        masks = [None if mask is None else mask.transpose(0, 1) for mask in masks]
+        masks = [self.dropout.mask(layer) for layer in state.hidden.unbind(0)]
         values, weights = [], []
         for position in range(embedded.shape[1]):
             value, state, weight = self.step(embedded[:, position : position + 1], state, masks)

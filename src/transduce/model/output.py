@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from transduce.model.consistency import ConsistentCrossEntropy
 
+TINY = 1e-30
 CHUNK = 1024  # rows of logits alive at a time; larger costs cache, smaller costs calls
 
 
@@ -70,24 +71,27 @@ class LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, values.shape[0], CHUNK):
             x = values[start : start + CHUNK]
             target = targets[start : start + CHUNK].unsqueeze(1)
-            logits = torch.addmm(bias.to(x.dtype), x, weight.t()).float()
-            picked = logits.gather(1, target)
-            top = logits.amax(dim=1, keepdim=True)
-            p = logits.sub_(top).exp_()  # from here on the logits' storage holds exponentials
-            z = p.sum(dim=1, keepdim=True)
-            log_z = z.log() + top
-            nll += (log_z - picked).sum()
+            logits = torch.addmm(bias.to(x.dtype), x, weight.t())
+            picked = logits.gather(1, target).float()
+            if with_grad:
+                # One fused pass, in the dtype of the products that follow: the gradient is made in
+                # place of the probabilities. The clamp is for reporting only.
+                grad = torch.softmax(logits, dim=1)
+                losses = -grad.gather(1, target).float().clamp_min(TINY).log()
+            else:
+                losses = logits.float().logsumexp(dim=1, keepdim=True) - picked
             x_sum = x.float().sum(dim=0)
             mean_logits = (torch.dot(x_sum, weight_sum) + x.shape[0] * bias_sum) / weight.shape[0]
-            loss += (log_z - (1 - smoothing) * picked).sum() - smoothing * mean_logits
+            nll += losses.sum()
+            # smoothing x (log Z - mean logit), where log Z = loss + picked logit
+            loss += losses.sum() + smoothing * (picked.sum() - mean_logits)
             if with_grad:
-                p *= z.reciprocal()
-                p.scatter_add_(1, target, p.new_full(target.shape, smoothing - 1))
-                grad_bias += p.sum(dim=0) - x.shape[0] * uniform
-                grad = p.to(x.dtype)
-                grad_values[start : start + CHUNK] = grad @ weight - uniform * weight_sum.to(
-                    x.dtype
-                )
+                grad.scatter_add_(1, target, grad.new_full(target.shape, smoothing - 1))
+                grad_x = grad @ weight - (uniform * weight_sum).to(x.dtype)
+                grad_values[start : start + CHUNK] = grad_x
+                # A product with ones, since a sum over rows is slow in half precision.
+                grad_bias += (grad.t() @ x.new_ones(x.shape[0], 1)).squeeze(1).float()
+                grad_bias -= x.shape[0] * uniform
                 grad_weight += grad.t() @ x
                 grad_weight -= uniform * x_sum
         if with_grad:

@@ -97,7 +97,7 @@ def keep_mask(shape: torch.Size, probability: float, like: Tensor) -> Tensor:
     One random byte decides an element, so a 64-bit draw serves eight: four times as fast on a CPU
     as torch's own, which is a tenth of a training step there. Same dtype and device as `like`.
     """
-    threshold = round(probability * 256)
+    threshold = min(round(probability * 256), 255)  # something is always kept
     count = shape.numel()
     words = torch.empty((count + 7) // 8, dtype=torch.int64, device=like.device)
     words.random_(-(2**63), None)

@@ -51,7 +51,7 @@ def _answer_or_halve(
     try:
         return answer(batch)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         if len(batch) == 1:
             raise DataError(
@@ -63,10 +63,11 @@ def _answer_or_halve(
     return [result for part in parts for result in _answer_or_halve(part, answer, width)]
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out; torch says so on the CPU by a RuntimeError with this text."""
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "can't allocate memory" in str(error) or "CUDA out of memory" in str(error)
 
 
 @contextmanager

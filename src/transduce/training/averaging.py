@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from transduce.errors import FolderError
-from transduce.folder import read_tensors
+from transduce.model.weights import read_tensors
 
 
 class MovingAverage:

@@ -19,8 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transduce.disk import atomic_bytes
 from transduce.errors import FolderError
-from transduce.folder import LAST, atomic_bytes, digest, model_tensors, read_tensors, tensor_bytes
+from transduce.folder import LAST, digest
+from transduce.model.weights import model_tensors, read_tensors, tensor_bytes
 from transduce.training.optimizer import optimizer_tensors, restore_optimizer
 from transduce.training.update import Updater
 

@@ -17,8 +17,10 @@ import torch
 from rich.console import Console
 
 from transduce.data.batches import BatchStream
+from transduce.disk import lock
 from transduce.errors import UsageError
-from transduce.folder import FIGURES, lock, remove_temporary
+from transduce.folder import FIGURES, remove_temporary
+from transduce.model.device import bound_kernel_caches, find_device
 from transduce.recipe import Recipe
 from transduce.training.checkpoint import load_state, restore, save_last
 from transduce.training.interruption import Interrupted, StopFlag, signals_noted
@@ -29,12 +31,10 @@ from transduce.training.schedules import Schedule
 from transduce.training.selection import Selection
 from transduce.training.setup import (
     Material,
-    bound_kernel_caches,
     build,
     check_free,
     check_same_recipe,
     load_material,
-    training_device,
     write_recipe,
 )
 from transduce.training.update import Updater
@@ -303,7 +303,7 @@ def train(
         else:
             check_free(recipe, folder)
         with Reporter(folder, console, progress, options.tensorboard) as reporter:
-            return _train(recipe, folder, state, training_device(device), reporter)
+            return _train(recipe, folder, state, find_device(device), reporter)
 
 
 def _train(

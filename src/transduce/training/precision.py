@@ -11,8 +11,8 @@ from transduce.data.batches import Batch, BatchStream
 from transduce.errors import UsageError
 from transduce.model import Seq2Seq
 from transduce.recipe import TrainingOptions
+from transduce.search.batching import out_of_memory
 from transduce.training.losses import sequence_loss
-from transduce.training.update import out_of_memory
 
 MEASURED = 3  # batches that `auto` is measured on
 GAIN = 1.1  # bf16 must be this much faster to be chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import sys
@@ -12,8 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from transduce.disk import write_error
 from transduce.errors import FolderError
-from transduce.folder import METRICS, write_error
+from transduce.folder import METRICS
 
 
 class MetricsFile:
@@ -33,7 +35,11 @@ class MetricsFile:
                 stream.truncate(size)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write one line. Errors: FolderError when the disk is full; no half line stays."""
+        """Write one line, numbers that are not finite as null, since JSON has no NaN.
+
+        Errors: FolderError when the disk is full; no half line stays.
+        """
+        row = {key: None if _not_finite(value) else value for key, value in row.items()}
         before = self.size()
         try:
             with self.path.open("ab") as stream:
@@ -41,6 +47,10 @@ class MetricsFile:
         except OSError as error:
             self.truncate(before)
             raise write_error(self.path, error) from error
+
+
+def _not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

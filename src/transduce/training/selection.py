@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transduce.data.store import Store
+from transduce.disk import atomic_bytes
 from transduce.evaluation.metrics import better
-from transduce.folder import LAST, WEIGHTS, atomic_bytes, model_tensors, publish, tensor_bytes
+from transduce.folder import LAST, WEIGHTS, publish
 from transduce.model import Seq2Seq
+from transduce.model.weights import model_tensors, tensor_bytes
 from transduce.recipe import Recipe
 from transduce.training.averaging import average_weights
 from transduce.training.interruption import StopFlag
@@ -129,11 +132,13 @@ class Selection:
         self.standing.published = found.value(self.metric)
         self.standing.scores = found.scores | {"loss": found.loss}
         trained = facts | {"metric": self.metric, "valid": self.standing.scores}
-        about = describe(self.recipe, self.model, trained)
+        about = describe(self.recipe, self.model, self.material.store, trained)
         publish(self.folder, {WEIGHTS: tensor_bytes(weights)}, **about)
 
 
-def describe(recipe: Recipe, model: Seq2Seq, trained: dict[str, Any]) -> dict[str, Any]:
+def describe(
+    recipe: Recipe, model: Seq2Seq, store: Store, trained: dict[str, Any]
+) -> dict[str, Any]:
     """What the manifest says beside the list of files."""
     return {
         "task": recipe.task,
@@ -141,6 +146,7 @@ def describe(recipe: Recipe, model: Seq2Seq, trained: dict[str, Any]) -> dict[st
         "target_language": recipe.target.language,
         "extra": {
             "parameters": sum(p.numel() for p in model.parameters()),
+            "data": {"kept": len(store), "dropped": store.dropped()},
             "trained": trained,
         },
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,8 +18,9 @@ from transduce.data.prepare import prepare
 from transduce.data.store import Store
 from transduce.data.text import TextSide, train_sides
 from transduce.data.tokenizers.build import EXTENSIONS
+from transduce.disk import atomic_bytes, sync
 from transduce.errors import FolderError, UsageError
-from transduce.folder import LAST, MANIFEST, RECIPE, atomic_bytes, publish, read_manifest, sync
+from transduce.folder import LAST, MANIFEST, RECIPE, publish, read_manifest
 from transduce.model import Seq2Seq, build_model
 from transduce.recipe import Recipe
 from transduce.recipe_files import dump_recipe, load_recipe
@@ -58,28 +58,6 @@ class Material:
         return [f"{file}:{line}" for file, line in map(self.store.where, indices)]
 
 
-def training_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is the GPU if there is one. Errors: UsageError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device `{name}` cannot be used: {str(error).splitlines()[0]}") from None
-    return device
-
-
-def bound_kernel_caches() -> None:
-    """Bound the compiled kernels that are kept, unless the user said else.
-
-    Each shape of batch has its own kernels. oneDNN's cache must hold an epoch's shapes, or a third
-    of the speed is lost to making them again; torch's wrapper of it gains nothing by as many.
-    """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
-    os.environ.setdefault("LRU_CACHE_CAPACITY", "128")
-
-
 def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporter) -> Material:
     """Tokenizers learnt (or, for a training that goes on, read), corpora prepared.
 
@@ -104,6 +82,12 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in store.dropped().items() if count)
     reporter.say(f"{len(store):,} training examples" + (f"; dropped: {dropped}" if dropped else ""))
     store.release()
+    held_out = load_validation_set(recipe, valid, source, target)
+    if held_out.without_loss:
+        reporter.say(
+            f"{held_out.without_loss:,} valid examples, blank or longer than "
+            f"{recipe.search.max_source:,} tokens, count in the scores but not in the loss"
+        )
     found = hashlib.sha256()
     for corpus in (*corpora, *valid):
         found.update(f"{corpus.fingerprint()} {corpus.options.weight}\n".encode())
@@ -111,7 +95,7 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
         source,
         target,
         store,
-        load_validation_set(recipe, valid, source, target),
+        held_out,
         found.hexdigest(),
     )
 

@@ -16,6 +16,7 @@ from transduce.data.batches import Batch
 from transduce.errors import TrainingError
 from transduce.model import Seq2Seq
 from transduce.recipe import TrainingOptions
+from transduce.search.batching import out_of_memory
 from transduce.training.averaging import MovingAverage
 from transduce.training.losses import halves, real_positions, sequence_loss
 from transduce.training.optimizer import build_optimizer
@@ -178,11 +179,3 @@ class Updater:
         named = self._name_examples([int(index) for index in batch.indices[:NAMED]])
         more = batch.size - len(named)
         return ", ".join(named) + (f" and {more} more" if more > 0 else "")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or in the CPU's allocator."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)
-    return "can't allocate memory" in text or "CUDA out of memory" in text

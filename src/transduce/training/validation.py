@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from transduce.data.batches import Batch, collate
+from transduce.data.batches import Batch, collate, cut, length_order
 from transduce.data.corpus import Corpus
 from transduce.data.text import TextSide
 from transduce.errors import DataError
 from transduce.evaluation.metrics import compute, group_by_source
 from transduce.model import Seq2Seq
 from transduce.recipe import METRICS, Recipe
+from transduce.search.batching import evaluating
 from transduce.search.decode import decode
 from transduce.training.losses import perplexity, sequence_loss
 
-LONGEST = 1000  # tokens; a longer source is cut before it is decoded
 SLOW = ("ter",)  # computed in validation only when it decides
 
 
@@ -28,13 +28,15 @@ class ValidationSet:
     """The valid set in memory: pairs for the loss, distinct inputs and references for the scores.
 
     `source_ids` and `target_ids` belong to the N pairs; `inputs` (ids) and `references` (raw
-    texts) to the M inputs to be decoded. M = N, except for dictionaries, where a word counts once.
+    texts) to the M inputs to be decoded; for dictionaries a word is one input. Pairs that are blank
+    or too long on a side count in the scores but have no loss: there are `without_loss` of them.
     """
 
     source_ids: list[list[int]]
     target_ids: list[list[int]]
     inputs: list[list[int]]
     references: list[list[str]]
+    without_loss: int
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def load_validation_set(
 ) -> ValidationSet:
     """Read and encode the valid set, the first `data.max_valid` examples of it if that is set.
 
-    Errors: DataError where an example has no target, or there is no example at all.
+    Errors: DataError where an example has no target, or none has two usable sides.
     """
     sources: list[str] = []
     targets: list[str] = []
@@ -89,30 +91,32 @@ def load_validation_set(
     else:
         inputs, references = sources, [[text] for text in targets]
     source_ids, target_ids = source.encode_batch(sources), target.encode_batch(targets)
+    longest = recipe.search.max_source
     usable = [
         row
         for row, (s, t) in enumerate(zip(source_ids, target_ids, strict=True))
-        if 0 < len(s) <= LONGEST and 0 < len(t) <= LONGEST
+        if 0 < len(s) <= longest and 0 < len(t) <= longest
     ]
+    if not usable:
+        raise DataError(
+            f"every valid example is blank or longer than {longest:,} tokens; "
+            "see data.valid of the recipe"
+        )
     return ValidationSet(
         [source_ids[row] for row in usable],
         [target_ids[row] for row in usable],
-        [ids[:LONGEST] for ids in source.encode_batch(inputs)],
+        [ids[:longest] for ids in source.encode_batch(inputs)],
         references,
+        len(sources) - len(usable),
     )
 
 
 @contextmanager
-def evaluating(model: Seq2Seq) -> Iterator[None]:
+def apart_from_training(model: Seq2Seq) -> Iterator[None]:
     """Inside the block: no dropout, no gradients, and the training's random numbers untouched."""
     devices = [model.device] if model.device.type == "cuda" else []
-    was_training = model.training
-    with torch.random.fork_rng(devices), torch.inference_mode():
-        model.eval()
-        try:
-            yield
-        finally:
-            model.train(was_training)
+    with torch.random.fork_rng(devices), torch.inference_mode(), evaluating(model):
+        yield
 
 
 def validate(
@@ -123,7 +127,7 @@ def validate(
     progress: Callable[[int, int], None] | None = None,
 ) -> Validated:
     """Loss and scores of the model as it is; `progress` is told outputs done and in all."""
-    with evaluating(model):
+    with apart_from_training(model):
         loss = mean_loss(model, valid, recipe.training.batch_tokens)
         outputs: list[str] = []
         hypotheses = decode(model, valid.inputs, recipe.search, device=model.device)
@@ -143,34 +147,25 @@ def validate(
 
 
 def mean_loss(model: Seq2Seq, valid: ValidationSet, batch_tokens: int) -> float:
-    """Negative log-likelihood in nats per target token, without smoothing. NaN without pairs."""
+    """Negative log-likelihood in nats per target token, without smoothing."""
     total = torch.zeros((), dtype=torch.float64, device=model.device)
     tokens = 0
     for batch in _batches(valid, batch_tokens):
         sums = sequence_loss(model, batch.to(model.device), 0.0)
         total += sums.nll
         tokens += sums.tokens
-    return float(total) / tokens if tokens else float("nan")
+    return float(total) / tokens
 
 
 def _batches(valid: ValidationSet, batch_tokens: int) -> Iterator[Batch]:
     """Batches of similar length, filled by the padded size."""
-    lengths = [
-        max(len(s), len(t)) + 1 for s, t in zip(valid.source_ids, valid.target_ids, strict=True)
-    ]
-    rows: list[int] = []
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if rows and (len(rows) + 1) * lengths[row] > batch_tokens:
-            yield _collate(valid, rows)
-            rows = []
-        rows.append(row)
-    if rows:
-        yield _collate(valid, rows)
-
-
-def _collate(valid: ValidationSet, rows: list[int]) -> Batch:
-    return collate(
-        [np.asarray(valid.source_ids[row]) for row in rows],
-        [np.asarray(valid.target_ids[row]) for row in rows],
-        np.asarray(rows),
+    source, target = (
+        np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        for ids in (valid.source_ids, valid.target_ids)
     )
+    order = length_order(source, target)
+    for part in cut(source[order], target[order], batch_tokens):
+        rows = order[part].tolist()
+        yield collate(
+            [valid.source_ids[row] for row in rows], [valid.target_ids[row] for row in rows], rows
+        )

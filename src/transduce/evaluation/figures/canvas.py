@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transduce.disk import atomic_bytes
 from transduce.errors import UsageError
-from transduce.folder import atomic_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

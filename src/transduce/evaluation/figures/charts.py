@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,13 +78,15 @@ def lengths_figure(rows: Sequence[LengthRow]) -> Figure:
     at = np.arange(len(rows))
     values = np.array([row.value for row in rows])
     upper.plot(at, values, color=BLUE, linewidth=1.4, marker="o", markersize=5, zorder=3)
+    bar: dict[str, Any] = {"color": BLUE, "linewidth": 5, "alpha": 0.22, "solid_capstyle": "butt"}
     for x, row in zip(at, rows, strict=True):
         if row.low is not None and row.high is not None:
-            upper.plot([x, x], [row.low, row.high], color=BLUE, linewidth=5, alpha=0.22)
+            upper.plot([x, x], [row.low, row.high], **bar)
+        rises = x + 1 < len(rows) and rows[x + 1].value > row.value
         upper.annotate(
             f"{row.value:.1f}",
             (x, row.value),
-            xytext=(7, 5),
+            xytext=(7, -11 if rises else 5),  # on the side where the line is not
             textcoords="offset points",
             fontsize=8,
             color=INK,
@@ -144,7 +146,8 @@ def _draw_loss(axes: Axes, reports: Sequence[Row], validations: Sequence[Row]) -
         high = max(np.quantile(losses, 0.97) if len(losses) else 0.0, late)
         axes.set_ylim(low - 0.06 * (high - low + 0.1), high + 0.06 * (high - low + 0.1))
     axes.set_ylabel("loss (nats per token)", fontsize=9, color=INK)
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
+    if len(at) or len(valid_at):
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper right")
 
 
 def _draw_metric(axes: Axes, name: str, validations: Sequence[Row]) -> None:

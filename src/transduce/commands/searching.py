@@ -1,0 +1,39 @@
+"""The search options of a command line: those with an option of their own, and `--search`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transduce.errors import UsageError
+from transduce.recipe_files import parse_value
+from transduce.transducer import Transducer
+
+
+@dataclass(frozen=True)
+class SearchChoice:
+    """What replaces the recipe's search options.
+
+    `named` are the values of --beam and its like (None: not given), `pairs` those of --search, each
+    as key=value with a value in YAML.
+    """
+
+    named: Mapping[str, Any]
+    pairs: Sequence[str] = ()
+
+    def options(self, model: Transducer) -> dict[str, Any]:
+        """Keywords for decoding with `model`. Errors: UsageError for a wrong key or value."""
+        chosen = {key: value for key, value in self.named.items() if value is not None}
+        for pair in self.pairs:
+            key, equals, text = pair.partition("=")
+            key = key.strip()
+            where = f"--search {pair}"
+            if not equals or not key:
+                raise UsageError(f"{where}: write `key=value`, such as `max_ratio=1.5`")
+            if self.named.get(key) is not None:
+                flag = key.replace("_", "-")
+                raise UsageError(f"{where}: `{key}` is given by --{flag} as well; leave one out")
+            chosen[key] = parse_value(text, where=where)
+        model.search_options(**chosen)
+        return chosen

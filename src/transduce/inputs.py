@@ -1,0 +1,93 @@
+"""What a model is given: any text at all, read into ids, with what had to be done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from transduce.data.text import TextSide
+from transduce.data.tokenizers.base import UNK
+from transduce.errors import DataError
+
+Text: TypeAlias = str | bytes  # bytes: a line as it stands in a file, UTF-8 or not
+
+
+@dataclass(slots=True)
+class Source:
+    """One input on its way into the model: its ids, empty if there is nothing to decode.
+
+    `tokens` are as written, even those that the vocabulary does not know.
+    """
+
+    ids: list[int]
+    tokens: list[str]
+    reason: str | None
+
+
+def read_texts(side: TextSide, texts: Sequence[Text], limit: int) -> list[Source]:
+    """Texts to ids, at most `limit` each, and why one is blank, cut or damaged."""
+    decoded = [_text(text) for text in texts]
+    normal = [side.normalize(text) for text, _ in decoded]
+    sources = []
+    for text, (_, damage), ids in zip(normal, decoded, side.segment(normal), strict=True):
+        reason = damage
+        if not text.strip():
+            ids, reason = [], joined(damage, "blank input")
+        elif not ids:
+            reason = joined(damage, "nothing in the input is known to the model")
+        elif len(ids) > limit:
+            reason = joined(damage, f"input of {len(ids)} tokens cut to {limit}")
+        tokens = _written(side, text, ids)[:limit]
+        sources.append(Source(list(ids[:limit]), tokens, reason))
+    return sources
+
+
+def in_pairs(sources: Iterable[Text], targets: Iterable[Text]) -> Iterator[tuple[Text, Text]]:
+    """Each source with its target. Errors: DataError when there are more of one."""
+    left, right = iter(sources), iter(targets)
+    nothing: Any = object()
+    count = 0
+    while True:
+        source, target = next(left, nothing), next(right, nothing)
+        if source is nothing and target is nothing:
+            return
+        if source is nothing or target is nothing:
+            short, more = ("sources", "targets") if source is nothing else ("targets", "sources")
+            raise DataError(f"there are {count} {short} but more {more}; they must be in line")
+        count += 1
+        yield source, target
+
+
+def joined(*reasons: str | None) -> str | None:
+    """Several reasons as one, each once; None if there is none."""
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or None
+
+
+def _text(text: Text) -> tuple[str, str | None]:
+    """Any input as text that UTF-8 can hold, and what had to be replaced for it."""
+    if isinstance(text, bytes):
+        try:
+            return text.decode("utf-8"), None
+        except UnicodeDecodeError as error:
+            reason = f"invalid UTF-8 (byte 0x{text[error.start]:02x} at {error.start + 1}) replaced"
+            return text.decode("utf-8", errors="replace"), reason
+    if not isinstance(text, str):
+        raise TypeError(f"an input is a str, not {type(text).__name__}")
+    if text.isascii():
+        return text, None
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        clean = text.encode("utf-16", "surrogatepass").decode("utf-16", errors="replace")
+        return clean, "lone surrogates replaced"
+    return text, None
+
+
+def _written(side: TextSide, text: str, ids: Sequence[int]) -> list[str]:
+    """The tokens of a text as they stand in it, where tokens are parts of it one by one."""
+    if UNK in ids:
+        units = list(text) if side.tokenizer.kind == "characters" else text.split()
+        if len(units) == len(ids):
+            return units
+    return side.tokens(ids)
