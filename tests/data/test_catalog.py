@@ -180,7 +180,7 @@ def test_a_connection_that_breaks_off_says_so(monkeypatch: pytest.MonkeyPatch) -
 
     added(monkeypatch, "http://127.0.0.1:9/pairs.tsv")
     monkeypatch.setattr(urllib.request, "urlopen", broken)
-    with pytest.raises(DataError, match="cannot fetch .*IncompleteRead"):
+    with pytest.raises(DataError, match=r"cannot fetch .*IncompleteRead"):
         resolve("small:train")
 
 
