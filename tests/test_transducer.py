@@ -21,6 +21,7 @@ from rich.console import Console
 import transduce
 from transduce.data.text import TextSide
 from transduce.errors import DataError, FolderError, UsageError
+from transduce.inputs import read_texts
 from transduce.output import json_line, one_line
 from transduce.transducer import Transducer
 
@@ -179,7 +180,7 @@ def test_pairs_that_cannot_be_scored_keep_their_place(model: Transducer) -> None
 def test_unknown_words_can_be_taken_from_the_source(model: Transducer) -> None:
     from transduce.search.hypothesis import Hypothesis
 
-    (source,) = model._read(["cqt"], 100)
+    (source,) = read_texts(model.source, ["cqt"], 100)
     attention = np.eye(4, dtype=np.float32)[[1, 0, 3]]
     hypothesis = Hypothesis([3, 4], -1.0, -2.0, [-1.0, -0.5, -0.5], attention)
     replaced = model._output(source, [hypothesis], model.search_options(replace_unknown=True))
