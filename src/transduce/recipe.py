@@ -108,7 +108,8 @@ class EncoderOptions(RecurrentOptions):
 
 
 class AttentionOptions(Options):
-    kind: Literal["none", "dot", "scaled_dot", "general", "additive", "multi_head"] = "general"
+    # how a query scores the memory; unscaled scores (dot, general) saturate easily
+    kind: Literal["none", "dot", "scaled_dot", "general", "additive", "multi_head"] = "multi_head"
     size: Positive | None = None  # inner width of additive and multi_head; default: the decoder's
     heads: Positive = 4  # multi_head only
     dropout: Probability = 0.0  # on the attention weights
