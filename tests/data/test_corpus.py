@@ -219,10 +219,7 @@ def test_a_disk_that_fails_while_being_read(tmp_path: Path) -> None:
     class Failing:
         name = "failing.en"
 
-        def __iter__(self) -> Failing:
-            return self
-
-        def __next__(self) -> bytes:
+        def readline(self, size: int = -1) -> bytes:
             raise OSError(5, "Input/output error")
 
     with pytest.raises(DataError, match=r"failing\.en cannot be read to its end"):
@@ -285,3 +282,11 @@ def test_words_are_split_by_themselves_alone() -> None:
     assert 0.01 < splits.count("valid") / 5000 < 0.03
     assert 0.04 < splits.count("test") / 5000 < 0.06
     assert word_split("read") == word_split("read")
+
+
+def test_a_stream_without_line_ends_does_not_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("transduce.data.files.LONGEST_LINE", 1 << 20)
+    with open("/dev/zero", "rb") as endless, pytest.raises(DataError, match=r"zero:1: .*text file"):
+        next(read_lines(endless))

@@ -123,6 +123,9 @@ def damage(name: str) -> Iterator[None]:
         raise DataError(f"{name} is damaged or cut short: {error}") from None
 
 
+LONGEST_LINE = 64 << 20  # bytes; a stream without line ends would otherwise fill the memory
+
+
 def read_lines(
     file: Path | str | IO[bytes],
     errors: Literal["strict", "replace"] = "strict",
@@ -132,21 +135,26 @@ def read_lines(
     """Lines of UTF-8 without their end (LF or CR LF); a byte order mark at the start is skipped.
 
     `strict` raises DataError with file and line at the first byte that is not UTF-8; `replace`
-    puts U+FFFD there. `name` is what errors call a stream.
+    puts U+FFFD there. A line longer than LONGEST_LINE is a DataError. `name` is what errors call
+    a stream.
     """
     if isinstance(file, str | Path):
         with open_bytes(file) as stream:
             yield from read_lines(stream, errors, name=name or str(file))
         return
     name = name or str(getattr(file, "name", "input"))
-    lines = iter(file)
     number = 0
     while True:
         with damage(name):
-            raw = next(lines, None)
-        if raw is None:
+            raw = file.readline(LONGEST_LINE)
+        if not raw:
             return
         number += 1
+        if len(raw) == LONGEST_LINE and not raw.endswith(b"\n"):
+            raise DataError(
+                f"{name}:{number}: the line has more than {LONGEST_LINE >> 20} MiB; "
+                "is this a text file?"
+            )
         if number == 1:
             raw = raw.removeprefix(_BOM)
         raw = raw.removesuffix(b"\n").removesuffix(b"\r")
