@@ -64,8 +64,9 @@ def remove_temporary(folder: Path) -> None:
     """Remove what killed processes were writing. Only for the holder of the folder's lock."""
     for pattern in WRITTEN:
         parent, name = os.path.split(pattern)
-        for ending in ("*.tmp", "new"):
-            for path in (folder / parent).glob(f".{name}.{ending}"):
+        # A file being written, one staged by `publish`, and one being written to be staged.
+        for temporary in (f".{name}.*.tmp", f".{name}.new", f"..{name}.new.*.tmp"):
+            for path in (folder / parent).glob(temporary):
                 path.unlink(missing_ok=True)
 
 
