@@ -28,7 +28,7 @@ from transduce.transducer import Transducer
 
 @pytest.fixture(scope="module")
 def model(untrained: Path) -> Transducer:
-    return transduce.load(untrained, device="cpu")
+    return transduce.load(untrained, device="cpu", precision="fp32")
 
 
 def test_a_text_gives_an_output_with_all_there_is_to_see(model: Transducer) -> None:

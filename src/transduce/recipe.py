@@ -258,6 +258,8 @@ class SearchOptions(Options):
     max_ratio: Annotated[float, Field(gt=0.0)] = 2.0
     max_extra: Annotated[int, Field(ge=0)] = 10  # see max_ratio
     min_ratio: Annotated[float, Field(ge=0.0)] = 0.0  # and has at least min_ratio x source tokens
+    # candidates of each source token to choose among, once `transduce shortlist` made them; 0: all
+    shortlist: Annotated[int, Field(ge=0)] = 0
     replace_unknown: bool = False  # unknown target words become the source word attended most
     batch_tokens: Positive = 4000  # padded source positions x beam decoded together, roughly
     max_source: Positive = 1000  # longer inputs are cut to so many tokens, and the output says so

@@ -17,6 +17,8 @@ from transduce.folder import ModelFolder, open_folder
 from transduce.inputs import Source, Text, in_pairs, joined, read_texts
 from transduce.model.build import build_model
 from transduce.model.device import bound_kernel_caches, find_device
+from transduce.model.inference import Chosen, settle
+from transduce.model.packing import pack
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.weights import load_weights
 from transduce.output import Output, Scored, one_line
@@ -35,11 +37,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def load(folders: str | Path | Sequence[str | Path], device: str = "auto") -> Transducer:
+def load(
+    folders: str | Path | Sequence[str | Path], device: str = "auto", precision: str = "auto"
+) -> Transducer:
     """Load a model folder, or several with the same vocabularies as one ensemble.
 
-    `device` is "cpu", "cuda", "cuda:1", … or "auto": a GPU if there is one. Raises FolderError when
-    a folder is missing, incomplete or altered, UsageError when models do not go together.
+    `device` is "cpu", "cuda", "cuda:1", … or "auto": a GPU if there is one. `precision` is "fp32"
+    (as trained), "bf16", "int8" (CPUs only), or "auto": bf16 where this machine is measured to be
+    faster in it, else fp32. Raises FolderError when a folder is missing, incomplete or altered,
+    UsageError when models do not go together or the device cannot do the precision.
     """
     paths = [Path(folders)] if isinstance(folders, (str, Path)) else [Path(f) for f in folders]
     if not paths:
@@ -51,9 +57,21 @@ def load(folders: str | Path | Sequence[str | Path], device: str = "auto") -> Tr
     source, target = _sides(first)
     for other in opened[1:]:
         _same_vocabulary(first, other)
+    chosen = settle(precision, where)
     models = [_model(folder, source.size, target.size, where) for folder in opened]
+    count = [sum(p.numel() for p in model.parameters()) for model in models]
+    models = [pack(model, chosen.precision) for model in models]
     model: Seq2Seq | Ensemble = models[0] if len(models) == 1 else Ensemble(models)
-    return Transducer(model, source, target, first.recipe, device=where, folders=paths)
+    return Transducer(
+        model,
+        source,
+        target,
+        first.recipe,
+        device=where,
+        folders=paths,
+        precision=chosen,
+        parameters=sum(count),
+    )
 
 
 class Transducer:
@@ -71,6 +89,8 @@ class Transducer:
         recipe: Recipe,
         *,
         device: torch.device,
+        precision: Chosen,
+        parameters: int,
         folders: Sequence[Path] = (),
     ) -> None:
         self.model = model
@@ -78,20 +98,18 @@ class Transducer:
         self.target = target
         self.recipe = recipe
         self.device = device
+        self.precision = precision
+        self.parameters = parameters  # weights, those shared by several layers counted once
         self.folders = list(folders)
 
     @property
     def task(self) -> str:
         return self.recipe.task
 
-    @property
-    def parameters(self) -> int:
-        """How many weights there are, those shared by several layers counted once."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
     def __repr__(self) -> str:
         names = ", ".join(str(folder) for folder in self.folders)
-        return f"<Transducer {names}: {self.task}, {self.parameters:,} parameters, {self.device}>"
+        where = f"{self.device} {self.precision.precision}"
+        return f"<Transducer {names}: {self.task}, {self.parameters:,} parameters, {where}>"
 
     # ------------------------------------------------------------------------------- decoding
 

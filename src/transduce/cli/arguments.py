@@ -50,4 +50,11 @@ Window = Annotated[
         min=1, help="Lines read ahead; 1 answers each line at once (a terminal's default)."
     ),
 ]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|fp32|bf16|int8",
+        help="Arithmetic of the model; auto: bf16 where this machine is faster in it.",
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of one operation on the CPU.")]

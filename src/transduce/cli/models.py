@@ -20,6 +20,7 @@ from transduce.cli.arguments import (
     Model,
     NBest,
     OutputFile,
+    Precision,
     ReplaceUnknown,
     Search,
     SearchBatch,
@@ -99,6 +100,7 @@ def predicting(task: str | None) -> Callable[..., None]:
         window: Window = None,
         threads: Threads = None,
         device: Device = "auto",
+        precision: Precision = "auto",
     ) -> None:
         from transduce.commands.predict import run_predict
         from transduce.commands.searching import SearchChoice
@@ -119,6 +121,7 @@ def predicting(task: str | None) -> Callable[..., None]:
             window=window,
             threads=threads,
             device=device,
+            precision=precision,
             task=task,
         )
 
@@ -136,13 +139,23 @@ def score(
     json: Json = False,
     output: OutputFile = None,
     device: Device = "auto",
+    precision: Precision = "fp32",
 ) -> None:
     """The log-probability of given targets, one number a line.
 
     For filtering a corpus, or choosing among outputs of another system."""
     from transduce.commands.predict import run_score
 
-    run_score(model, file, source, target, json=json, output=output, device=device)
+    run_score(
+        model,
+        file,
+        source,
+        target,
+        json=json,
+        output=output,
+        device=device,
+        precision=precision,
+    )
 
 
 @guarded
@@ -164,6 +177,7 @@ def evaluate(
     length_penalty: LengthPenalty = None,
     search: Search = None,
     device: Device = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Score a model on examples with known targets.
 
@@ -183,6 +197,7 @@ def evaluate(
         json=json,
         search=SearchChoice(named, search or []),
         device=device,
+        precision=precision,
     )
 
 

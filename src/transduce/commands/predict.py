@@ -37,11 +37,12 @@ def run_predict(
     window: int | None,
     threads: int | None,
     device: str,
+    precision: str,
     task: str | None,
 ) -> None:
     """Decode the lines of a file or of standard input."""
     with binary_lines(file) as lines:
-        transducer = load_models(model, device, threads)
+        transducer = load_models(model, device, threads, precision)
         if task is not None and transducer.task not in _TASKS[task]:
             raise UsageError(f"{model}: a model for {transducer.task}, so use `transduce predict`")
         terminal = file == "-" and sys.stdin.isatty()
@@ -64,11 +65,12 @@ def run_score(
     json: bool,
     output: Path | None,
     device: str,
+    precision: str,
 ) -> None:
     """Score the pairs of two files, or of lines of source, tab, target."""
     if (source is None) != (target is None):
         raise UsageError("give both --source and --target, or a file of source, tab, target")
-    transducer = load_models(model, device, None)
+    transducer = load_models(model, device, None, precision)
     with _pairs_of(file, source, target) as (sources, targets), line_writer(output) as write:
         reasons = Reasons()
         for number, scored in enumerate(transducer.score(sources, targets), 1):
@@ -77,14 +79,17 @@ def run_score(
         reasons.summary()
 
 
-def load_models(names: str, device: str, threads: int | None) -> Transducer:
+def load_models(
+    names: str, device: str, threads: int | None, precision: str = "auto"
+) -> Transducer:
     """The model folder, or folders joined by commas as an ensemble."""
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     exists = Path(names).exists()  # a folder whose name has a comma is a folder
-    return load([names] if exists else [name for name in names.split(",") if name], device)
+    folders = [names] if exists else [name for name in names.split(",") if name]
+    return load(folders, device, precision)
 
 
 # --------------------------------------------------------------------------------- lines

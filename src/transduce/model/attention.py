@@ -107,7 +107,9 @@ class MultiHeadAttention(nn.Module):
 
     def prepare(self, values: Tensor, mask: Tensor) -> Attended:
         """Project a memory once. values (B, S, D), mask (B, S)."""
-        return Attended(self._split(self.key(values)), self._split(self.value(values)), mask)
+        keys, contents = self._split(self.key(values)), self._split(self.value(values))
+        # Laid out head by head once, or every product of every step would do it.
+        return Attended(keys.contiguous(), contents.contiguous(), mask)
 
     def forward(self, query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
         """query (B, Q, D) -> context (B, Q, context_size), weights (B, Q, S)."""

@@ -34,9 +34,13 @@ class DecoderState(State):
     attended: Attended | None
 
     def select(self, hypotheses: Tensor) -> DecoderState:
+        batch, beam = self.hidden.shape[1:3]
+        first = torch.arange(0, batch * beam, beam, device=hypotheses.device).unsqueeze(1)
+        index = (first + hypotheses).flatten()
+
         def pick(x: Tensor) -> Tensor:  # (..., B, K, D) -> (..., B, K', D)
-            index = hypotheses.unsqueeze(-1).expand(*x.shape[:-3], *hypotheses.shape, x.shape[-1])
-            return x.gather(-2, index)
+            picked = x.flatten(-3, -2).index_select(-2, index)
+            return picked.unflatten(-2, hypotheses.shape)
 
         return replace(
             self,

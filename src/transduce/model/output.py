@@ -116,11 +116,30 @@ class OutputLayer(nn.Module):
         own = weight if weight is not None else nn.Parameter(torch.empty(vocabulary, size))
         self.weight: Tensor = own  # a Parameter, registered as such
         self.bias = nn.Parameter(torch.zeros(vocabulary))
+        self.product: nn.Module | None = None  # the inference form (`packing`)
+
+    def logits(self, values: Tensor) -> Tensor:
+        """values (..., E) -> (..., V), not normalised, in the dtype of the product."""
+        if self.product is not None:
+            return self.product(values)
+        return nn.functional.linear(values, self.weight, self.bias)
+
+    @property
+    def vocabulary(self) -> int:
+        return self.bias.shape[0]
+
+    def part(self, words: Tensor) -> nn.Module:
+        """The product for some words (U,) int64 only: (..., E) -> logits (..., U)."""
+        weight, bias = self.weight[words], self.bias[words]
+        if self.product is not None:
+            return type(self.product)(weight, bias, weight.dtype)
+        linear = nn.Linear(weight.shape[1], len(words), device=weight.device)
+        linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
+        return linear
 
     def log_probs(self, values: Tensor) -> Tensor:
         """values (..., E) -> (..., V), float32, normalised."""
-        logits = nn.functional.linear(values, self.weight, self.bias)
-        return torch.log_softmax(logits.float(), dim=-1)
+        return torch.log_softmax(self.logits(values).float(), dim=-1)
 
     def loss(self, values: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
         """Summed over rows: label-smoothed loss (differentiable), negative log-likelihood.

@@ -45,6 +45,9 @@ class LayerState:
     cell: Tensor | None = None
 
 
+Cell = Callable[[Tensor, LayerState], tuple[Tensor, LayerState]]
+
+
 class RecurrentLayer(nn.Module):
     """One layer in one direction."""
 
@@ -52,6 +55,7 @@ class RecurrentLayer(nn.Module):
         super().__init__()
         self.kind = kind
         self.rnn = KINDS[kind](input_size, size, batch_first=True)
+        self.cell: Cell | None = None  # one step in the inference form (`packing`)
 
     def forward(self, x: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
         """Run over x (N, T, D) from `state` (zeros if None) -> outputs (N, T, size), end state."""
@@ -70,6 +74,8 @@ class RecurrentLayer(nn.Module):
 
         A plain cell: for a single step the whole-sequence kernels cost two to five times as much.
         """
+        if self.cell is not None:
+            return self.cell(x, state)
         hidden, cell = state.hidden.to(x.dtype), state.cell
         weights = [getattr(self.rnn, name) for name in self.rnn._flat_weights_names]
         if self.kind == "lstm":

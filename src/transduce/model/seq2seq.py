@@ -9,7 +9,7 @@ from transduce.model.decoder import DecoderState, RecurrentDecoder
 from transduce.model.encoder import RecurrentEncoder
 from transduce.model.output import OutputLayer
 from transduce.model.rnn import Dropout, drop_words
-from transduce.model.state import Features, Memory, State, Step
+from transduce.model.state import Features, Memory, State, Step, StepFeatures
 
 
 class Seq2Seq(nn.Module):
@@ -44,8 +44,10 @@ class Seq2Seq(nn.Module):
         self.output_dropout = Dropout(output_dropout)
 
     def _embed(self, embedding: nn.Embedding, ids: Tensor) -> Tensor:
-        embedded = self.embedding_dropout(embedding(ids) * self.embedding_scale)
-        return drop_words(embedded, self.word_dropout, self.training)
+        embedded = embedding(ids)
+        if self.embedding_scale != 1:
+            embedded = embedded * self.embedding_scale
+        return drop_words(self.embedding_dropout(embedded), self.word_dropout, self.training)
 
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:
         """source (B, S) int64 padded with 0, lengths (B,) of at least 1 -> Memory."""
@@ -61,10 +63,15 @@ class Seq2Seq(nn.Module):
 
         tokens: (B, K) int64, the last token of each hypothesis (BOS at first).
         """
+        features = self.step_features(tokens, state)
+        return Step(self.output.logits(features.values), features.state, features.attention)
+
+    def step_features(self, tokens: Tensor, state: State) -> StepFeatures:
+        """A step as far as the output layer."""
         assert isinstance(state, DecoderState)
         embedded = self._embed(self.target_embedding, tokens)
         values, state, attention = self.decoder.step(embedded, state)
-        return Step(self.output.log_probs(self.output_dropout(values)), state, attention)
+        return StepFeatures(self.output_dropout(values), state, attention)
 
     def features(self, memory: Memory, target_input: Tensor) -> Features:
         """All target positions, teacher-forced. target_input (B, T) int64, BOS first."""
@@ -79,6 +86,21 @@ class Seq2Seq(nn.Module):
         features = self.features(self.encode(source, lengths), target_input)
         return self.output.log_probs(features.values), features.attention
 
+    def scale_embeddings(self) -> None:
+        """Multiply the scale of embeddings into their weights, untying them from the output."""
+        shared = self.source_embedding is self.target_embedding
+        self.target_embedding = _scaled(self.target_embedding, self.embedding_scale)
+        self.source_embedding = (
+            self.target_embedding
+            if shared
+            else _scaled(self.source_embedding, self.embedding_scale)
+        )
+        self.embedding_scale = 1.0
+
     @property
     def device(self) -> torch.device:
         return self.output.bias.device
+
+
+def _scaled(embedding: nn.Embedding, scale: float) -> nn.Embedding:
+    return nn.Embedding.from_pretrained(embedding.weight.detach() * scale)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -57,13 +58,22 @@ class State(ABC):
 class Step:
     """One target position, decoded.
 
-    log_probs: (B, K, V) float32. attention: (B, K, S), rows sum to 1 over real source positions,
-    or None where the model has no attention.
+    logits: (B, K, V) of any floating dtype, log-probabilities but for a constant in each row:
+    search normalises them while it looks for the best. attention: (B, K, S), rows sum to 1 over
+    real source positions, or None where the model has no attention. words: (V,) int64, the token
+    that each column of the logits stands for where these are not all tokens in order; ascending,
+    and with PAD, BOS, EOS and UNK among them.
     """
 
-    log_probs: Tensor
+    logits: Tensor
     state: State
     attention: Tensor | None
+    words: Tensor | None = None
+
+    @property
+    def log_probs(self) -> Tensor:
+        """(B, K, V) float32, normalised."""
+        return torch.log_softmax(self.logits.float(), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -74,4 +84,13 @@ class Features:
     """
 
     values: Tensor
+    attention: Tensor | None
+
+
+@dataclass(frozen=True)
+class StepFeatures:
+    """A `Step` before the vocabulary. values: (B, K, E), input of the output layer."""
+
+    values: Tensor
+    state: State
     attention: Tensor | None

@@ -14,9 +14,9 @@ import math
 import torch
 from torch import Tensor
 
-from transduce.data.tokenizers.base import BOS, EOS, UNK
+from transduce.data.tokenizers.base import BOS
 from transduce.recipe import SearchOptions
-from transduce.search.candidates import best_continuations
+from transduce.search.candidates import Survey, best_continuations
 from transduce.search.history import History, Record
 from transduce.search.hypothesis import Hypothesis
 from transduce.search.interface import SearchModel
@@ -34,6 +34,7 @@ def beam_search(
     source (B, S) int64 padded, lengths (B,) real positions with EOS -> B lists of 1 to n_best.
     """
     batch, device = len(lengths), source.device
+    on_cpu = device.type == "cpu"
     limits = Limits.of(lengths, options)
     kind, penalty = options.normalization, options.length_penalty
     norms = [length_norm(t + 1, kind, penalty) for t in range(limits.largest_max + 1)]
@@ -49,27 +50,27 @@ def beam_search(
     scores = torch.zeros((batch, 1), device=device)
     history.stretch(rows)
     for t in range(limits.largest_max + 1):
-        # 1. Ask the model; words begin with UNK, so PAD and BOS are never generated. (B, K, V)
+        # 1. Ask the model, and see what its logits (B, K, V) hold.
         step = model.step(tokens, state, memory)
-        log_probs = step.log_probs
-        end = log_probs[:, :, EOS].clone()
-        log_probs[:, :, :UNK] = -math.inf
+        survey = Survey.of(step.logits)
+        end = survey.end
         ending = scores + end
         if t < limits.largest_min:
             ending = ending.masked_fill((limits.min[rows] > t).unsqueeze(1), -math.inf)
         # 2. The K best continuations by a word, and the EOS that are as good.            (B, K)
-        values, index = best_continuations(log_probs, scores, options.beam)
-        ends = _among_best(ending, values, options.beam)
+        best = best_continuations(survey, scores, options.beam)
+        ends = _among_best(ending, best.values, options.beam)
         # 3. Finished hypotheses enter their sentence's table of the n best.
-        tables.finish(ending / norms[t], ends, t)
+        if not on_cpu or bool(
+            ends.any()
+        ):  # on most steps none; asking an accelerator would cost more
+            tables.finish(ending / norms[t], ends, t)
         if t in limits.closing:
             tables.close(ending / norms[t], ends, limits.max[rows] == t, t)
         # 4. The others live on.
-        vocabulary = log_probs.shape[2]
-        parents, tokens = index // vocabulary, index % vocabulary
-        gains = log_probs.flatten(1).gather(1, index)
-        history.record(Record(end, tokens, parents, gains, step.attention))
-        scores, state = values, step.state.select(parents)
+        tokens = best.tokens if step.words is None else step.words[best.tokens]
+        scores, state = best.values, step.state.select(best.parents)
+        history.record(Record(end, tokens, best.parents, best.gains, step.attention))
         tables.settle(scores[:, 0] / widest[rows], limits.max[rows] <= t)
         # 5. Sentences that are done leave.
         kept = remaining(tables.done, t)

@@ -1,41 +1,125 @@
-"""The best continuations of K hypotheses among K x V."""
+"""The best continuations of K hypotheses among K x V, without a pass that is not needed.
+
+The output layer's product is as large as all others together, so what follows it must not cost
+as much again. Logits stay as the model gave them: one pass, a piece at a time that fits into the
+processor's cache, yields each row's normaliser (a sum of exponentials) and the maximum of every
+block of words. The selection then goes in two stages: within the best blocks only, outside which
+no candidate can be among the best.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from transduce.data.tokenizers.base import EOS, UNK
+
 BLOCK = 64  # words looked at together; about the square root of a vocabulary
 MANY = 1024  # vocabularies from this size on are searched in two stages
+PIECE = 1 << 18  # logits looked at together on a CPU: 1 MiB as float32
+WORDS = UNK  # words begin here, so that PAD, BOS and EOS are never continuations
 
 
-def best_continuations(log_probs: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` best of scores + log_probs for each sentence, best first.
+@dataclass(frozen=True)
+class Survey:
+    """What one step's logits (B, K, V) show at a glance.
 
-    log_probs (B, K, V), scores (B, K) -> values (B, count), index (B, count) int64 in K * V.
-    There are fewer than `count` if K * V is less.
-
-    A selection over K * V words costs more than the softmax before it. For large vocabularies it
-    goes in two stages: the maximum of every block of words (one cheap pass), and a selection
-    within the `count` best blocks, outside which no candidate can be among the `count` best.
+    log_norm: (B, K) float32, so that logits - log_norm are log-probabilities. maxima: (B, K,
+    blocks) float32, the largest logit of every whole block of words from WORDS on; no blocks for
+    small vocabularies.
     """
-    batch, beam, vocabulary = log_probs.shape
-    count = min(count, beam * vocabulary)
-    if vocabulary < MANY:
-        return (log_probs + scores.unsqueeze(2)).flatten(1).topk(count)
-    blocks, rest = divmod(vocabulary, BLOCK)
-    whole = log_probs[..., : blocks * BLOCK].unflatten(2, (blocks, BLOCK))
-    maxima = whole.amax(dim=3) + scores.unsqueeze(2)
+
+    logits: Tensor
+    log_norm: Tensor
+    maxima: Tensor | None
+
+    @classmethod
+    def of(cls, logits: Tensor) -> Survey:
+        """logits (B, K, V) of any floating dtype, not normalised."""
+        if logits.shape[2] < MANY:
+            logits = logits.float()
+            return cls(logits, logits.logsumexp(dim=2), None)
+        rows = logits.flatten(0, 1)
+        size = max(1, PIECE // rows.shape[1]) if logits.device.type == "cpu" else len(rows)
+        parts = [_look(rows[start : start + size]) for start in range(0, len(rows), size)]
+        norm, maxima = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        batch, beam, _ = logits.shape
+        return cls(logits, norm.view(batch, beam), maxima.view(batch, beam, -1))
+
+    @property
+    def end(self) -> Tensor:
+        """The log-probability (B, K) of EOS."""
+        return self.logits[:, :, EOS] - self.log_norm
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """The best continuations of each sentence's hypotheses by one word, best first.
+
+    values (B, C): the new scores. gains: the words' log-probabilities. parents: which hypothesis
+    each continues. tokens: the words, int64. There are fewer than asked for if there are no more.
+    """
+
+    values: Tensor
+    gains: Tensor
+    parents: Tensor
+    tokens: Tensor
+
+
+def best_continuations(survey: Survey, scores: Tensor, count: int) -> Continuations:
+    """The `count` best of scores (B, K) + log-probabilities for each sentence."""
+    before = scores - survey.log_norm
+    logits, maxima = survey.logits, survey.maxima
+    _, beam, vocabulary = logits.shape
+    if maxima is None:
+        words = vocabulary - WORDS
+        total = (logits[:, :, WORDS:] + before.unsqueeze(2)).flatten(1)
+        values, index = total.topk(min(count, beam * words))
+        parents = torch.div(index, words, rounding_mode="floor")
+        tokens = index - parents * words + WORDS
+    else:
+        index = _in_best_blocks(maxima + before.unsqueeze(2), count, vocabulary)
+        parents = torch.div(index, vocabulary, rounding_mode="floor")
+        total = logits.flatten(1).gather(1, index) + before.gather(1, parents)
+        values, picked = total.topk(min(count, total.shape[1]))
+        index, parents = index.gather(1, picked), parents.gather(1, picked)
+        tokens = index - parents * vocabulary
+    index = parents * vocabulary + tokens
+    gains = logits.flatten(1).gather(1, index) - survey.log_norm.gather(1, parents)
+    return Continuations(values, gains, parents, tokens)
+
+
+def _in_best_blocks(maxima: Tensor, count: int, vocabulary: int) -> Tensor:
+    """All words of the `count` best blocks, and those after the last whole block: (B, C) in K * V.
+
+    maxima: (B, K, blocks), the best score that any word of a block gives.
+    """
+    batch, beam, blocks = maxima.shape
     best = maxima.flatten(1).topk(min(count, beam * blocks)).indices
-    parent = best // blocks
-    # First word of each chosen block, as an index in K * V; then all words of these blocks.
-    first = (parent * rest + best * BLOCK).unsqueeze(2)
-    index = (first + torch.arange(BLOCK, device=first.device)).flatten(1)
-    before = scores.gather(1, parent).repeat_interleave(BLOCK, dim=1)
-    if rest:  # the words after the last whole block are always candidates
-        ends = torch.arange(1, beam + 1, device=first.device).unsqueeze(1) * vocabulary
-        tail = (ends - torch.arange(rest, 0, -1, device=first.device)).flatten()
-        index = torch.cat([index, tail.expand(batch, -1)], dim=1)
-        before = torch.cat([before, scores.repeat_interleave(rest, dim=1)], dim=1)
-    values, picked = (log_probs.flatten(1).gather(1, index) + before).topk(count)
-    return values, index.gather(1, picked)
+    parent = torch.div(best, blocks, rounding_mode="floor")
+    first = parent * (vocabulary - blocks * BLOCK) + best * BLOCK + WORDS
+    index = (first.unsqueeze(2) + torch.arange(BLOCK, device=first.device)).flatten(1)
+    rest = vocabulary - WORDS - blocks * BLOCK
+    if not rest:
+        return index
+    ends = torch.arange(1, beam + 1, device=first.device).unsqueeze(1) * vocabulary
+    tail = (ends - torch.arange(rest, 0, -1, device=first.device)).flatten()
+    return torch.cat([index, tail.expand(batch, -1)], dim=1)
+
+
+def _look(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """log_norm (N,) and block maxima (N, blocks) of logits (N, V)."""
+    rows = rows.float()
+    blocks = (rows.shape[1] - WORDS) // BLOCK
+    words = rows[:, WORDS : WORDS + blocks * BLOCK]
+    maxima = words.unflatten(1, (blocks, BLOCK)).amax(dim=2)
+    if rows.device.type != "cpu":
+        return rows.logsumexp(dim=1), maxima
+    # Without the usual subtraction of the maximum, which would be two more passes: a float32 is as
+    # precise at any size, and what leaves its range is seen and done again.
+    norm = rows.exp().sum(dim=1).log()
+    if not bool(norm.isfinite().all()):
+        norm = rows.logsumexp(dim=1)
+    return norm, maxima

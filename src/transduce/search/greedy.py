@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from transduce.data.tokenizers.base import BOS, EOS
+from transduce.data.tokenizers.base import BOS
 from transduce.recipe import SearchOptions
-from transduce.search.candidates import best_continuations
+from transduce.search.candidates import Survey, best_continuations
 from transduce.search.history import Chosen, History, Record
 from transduce.search.hypothesis import Hypothesis
 from transduce.search.interface import SearchModel
@@ -39,15 +37,14 @@ def greedy_search(
     history.stretch(rows)
     for t in range(limits.largest_max + 1):
         step = model.step(tokens, state, memory)
-        state, log_probs = step.state, step.log_probs
-        end = log_probs[:, :, EOS].clone()
-        log_probs[:, :, :EOS] = -math.inf  # PAD and BOS are never generated
+        state, survey = step.state, Survey.of(step.logits)
+        word = best_continuations(survey, zeros[: len(rows)], 1)
+        end = survey.end
+        chose = end.squeeze(1) >= word.gains.squeeze(1)
         if t < limits.largest_min:
-            short = (limits.min[rows] > t).unsqueeze(1)
-            log_probs[:, :, EOS] = end.masked_fill(short, -math.inf)
-        gains, tokens = best_continuations(log_probs, zeros[: len(rows)], 1)
-        history.record(Record(end, tokens, None, gains, step.attention))
-        chose = tokens.squeeze(1) == EOS
+            chose &= limits.min[rows] <= t
+        tokens = word.tokens if step.words is None else step.words[word.tokens]
+        history.record(Record(end, tokens, None, word.gains, step.attention))
         stop = (chose | (limits.max[rows] <= t)) & ~done
         stops[rows] = torch.where(stop, t, stops[rows])
         finished[rows] |= stop & chose

@@ -31,13 +31,19 @@ class SearchState(Protocol):
 
 
 class SearchStep(Protocol):
-    """One target position: log_probs (B, K, V) float32, state, attention (B, K, S) or None.
+    """One target position: logits (B, K, V), state, attention (B, K, S) or None.
 
-    Search overwrites columns of `log_probs`, so every step must return a tensor of its own.
+    logits are log-probabilities but for a constant in each row; log_probs (B, K, V) are normalised
+    and float32, which searching for the best does without. words (V,): the tokens that the columns
+    stand for, or None where these are all tokens in order.
     """
 
     @property
+    def logits(self) -> Tensor: ...
+    @property
     def log_probs(self) -> Tensor: ...
+    @property
+    def words(self) -> Tensor | None: ...
     @property
     def state(self) -> Any: ...
     @property

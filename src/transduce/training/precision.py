@@ -10,19 +10,13 @@ import torch
 from transduce.data.batches import Batch, BatchStream
 from transduce.errors import UsageError
 from transduce.model import Seq2Seq
+from transduce.model.packing import has_bf16
 from transduce.recipe import TrainingOptions
 from transduce.search.batching import out_of_memory
 from transduce.training.losses import sequence_loss
 
 MEASURED = 3  # batches that `auto` is measured on
 GAIN = 1.1  # bf16 must be this much faster to be chosen
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the processor multiplies bf16 natively."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def settle_precision(

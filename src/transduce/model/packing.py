@@ -1,0 +1,187 @@
+"""The inference form of a model: its products packed for the processor, once, when it is loaded.
+
+A product with a few rows is bound by reading its weights, and torch's default product lays them
+out anew at every call. Here they are laid out once for oneDNN's kernels, in the precision asked
+for, and the gates of a recurrent cell become one product. Modules keep their forward pass: only
+what multiplies is exchanged, so every architecture has an inference form.
+
+    fp32  as trained
+    bf16  weights and activations in bfloat16, products summed in fp32, cells kept in fp32
+    int8  weights in 8 bits with a scale for each output, activations in 8 bits with a scale for
+          each row, so that an answer does not depend on its batch-mates; the rest as in bf16
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from transduce.errors import UsageError
+from transduce.model.output import OutputLayer
+from transduce.model.rnn import LayerState, RecurrentLayer
+from transduce.model.seq2seq import Seq2Seq
+
+Precision = Literal["fp32", "bf16", "int8"]
+ROWS = 64  # for how many rows oneDNN chooses the layout of packed weights
+MIDDLE = 128  # of unsigned activations: what stands for zero
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the processor multiplies bf16 natively."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def has_int8(device: torch.device) -> bool:
+    """Whether this torch has the 8-bit product that `int8` is made of."""
+    return device.type == "cpu" and hasattr(torch.ops.onednn, "qlinear_pointwise")
+
+
+def pack(model: Seq2Seq, precision: Precision) -> Seq2Seq:
+    """Turn a trained model into its inference form, in place; it cannot be trained any more.
+
+    Errors: UsageError where the device cannot do this precision.
+    """
+    device = model.device
+    if precision == "int8" and not has_int8(device):
+        raise UsageError(f"precision int8 is not to be had on {device.type} with this torch")
+    dtype = torch.float32
+    if precision == "bf16" or (precision == "int8" and has_bf16(device)):
+        dtype = torch.bfloat16
+    kept = RowQuantized if precision == "int8" else PackedLinear
+    with torch.no_grad():
+        model.scale_embeddings()
+        for module in list(model.modules()):
+            if isinstance(module, RecurrentLayer):
+                module.cell = PackedCell(module, kept, dtype)
+            elif isinstance(module, OutputLayer):
+                module.product = kept(module.weight, module.bias, dtype)
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.Linear):
+                    setattr(module, name, kept(child.weight, child.bias, dtype))
+    return model.to(dtype).eval().requires_grad_(False)
+
+
+class PackedLinear(nn.Module):
+    """x W^T + b with packed weights: (..., inputs) -> (..., outputs), in `dtype`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.outputs, self.inputs = weight.shape
+        self.dtype = dtype
+        # Attributes and not buffers: packed weights are opaque, and are never stored or moved.
+        self.bias = None if bias is None else bias.detach().to(dtype).clone()
+        self.weight = weight.detach().to(dtype).clone()
+        self.packed = _can_pack(weight.device, dtype)
+        if self.packed:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
+
+    @property
+    def out_features(self) -> int:
+        return self.outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.dtype)
+        if not self.packed:
+            return nn.functional.linear(x, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+
+class RowQuantized(nn.Module):
+    """x W^T + b in 8 bits: (..., inputs) -> (..., outputs), float32.
+
+    Weights have a scale for each output. Activations have one for each row: one for the whole
+    batch would let the largest value of a batch-mate change a sentence's translation.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.outputs, self.inputs = weight.shape
+        weight = weight.detach().float()
+        scales = weight.abs().amax(dim=1).clamp_min(1e-8) / 127
+        whole = (weight / scales.unsqueeze(1)).round().to(torch.int8)
+        self.scales = scales
+        self.zeros = torch.zeros(self.outputs, dtype=torch.int64)
+        self.bias = torch.zeros(self.outputs) if bias is None else bias.detach().float().clone()
+        self.weight = torch.ops.onednn.qlinear_prepack(whole, [ROWS, self.inputs])
+
+    @property
+    def out_features(self) -> int:
+        return self.outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.inputs).float()
+        scale = rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-8) / 127
+        whole = (rows / scale).add_(MIDDLE + 0.5).to(torch.uint8)  # rounds, since it cuts
+        product = torch.ops.onednn.qlinear_pointwise(
+            whole, 1.0, MIDDLE, self.weight, self.scales, self.zeros, None,
+            1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return torch.addcmul(self.bias, product, scale).view(*x.shape[:-1], self.outputs)
+
+
+class PackedCell:
+    """One position of a recurrent layer, its gates in one product (two for a GRU)."""
+
+    def __init__(
+        self,
+        layer: RecurrentLayer,
+        kept: type[PackedLinear] | type[RowQuantized],
+        dtype: torch.dtype,
+    ) -> None:
+        rnn = layer.rnn
+        w_x, w_h, b_x, b_h = (getattr(rnn, f"{n}_l0") for n in _NAMES)
+        self.kind = layer.kind
+        self.size = rnn.hidden_size
+        if self.kind == "gru":
+            self.of_input = kept(w_x, b_x, dtype)
+            self.of_hidden = kept(w_h, b_h, dtype)
+            return
+        weight, bias = torch.cat([w_x, w_h], dim=1), b_x + b_h
+        if self.kind == "lstm":
+            weight, bias = self._sigmoids_first(weight), self._sigmoids_first(bias)
+        self.product = kept(weight, bias, dtype)
+
+    def __call__(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """x (N, D), state -> outputs (N, size), state."""
+        if self.kind == "gru":
+            hidden = self._gru(x, state.hidden)
+            return hidden, LayerState(hidden)
+        gates = self.product(torch.cat([x, state.hidden.to(x.dtype)], dim=-1))
+        if self.kind == "rnn":
+            hidden = gates.tanh().to(x.dtype)
+            return hidden, LayerState(hidden)
+        assert state.cell is not None
+        gates = gates.float()
+        i, f, o = gates[:, : 3 * self.size].sigmoid_().chunk(3, dim=1)
+        g = gates[:, 3 * self.size :].tanh_()
+        cell = torch.addcmul(f * state.cell, i, g)
+        hidden = (o * cell.tanh()).to(x.dtype)
+        return hidden, LayerState(hidden, cell)
+
+    @staticmethod
+    def _sigmoids_first(gates: Tensor) -> Tensor:
+        """From torch's order of an LSTM's gates to one where one call does all sigmoids."""
+        i, f, g, o = gates.chunk(4)
+        return torch.cat([i, f, o, g])
+
+    def _gru(self, x: Tensor, hidden: Tensor) -> Tensor:
+        of_input, of_hidden = self.of_input(x).float(), self.of_hidden(hidden).float()
+        r, z = (of_input + of_hidden)[:, : 2 * self.size].sigmoid_().chunk(2, dim=1)
+        n = torch.addcmul(of_input[:, 2 * self.size :], r, of_hidden[:, 2 * self.size :]).tanh_()
+        return torch.lerp(n, hidden.float(), z).to(x.dtype)
+
+
+_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN's packed products are there for this device and dtype."""
+    if device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+        return False
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or has_bf16(device)

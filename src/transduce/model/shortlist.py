@@ -1,0 +1,114 @@
+"""Decoding over a shortlist: only the words that the source may need have logits.
+
+The output layer's product and what follows it grow with the vocabulary, and most of a vocabulary
+has nothing to do with a given sentence. A lexicon learnt from the training data names a few
+candidates for each source token; with the most frequent words they are a sentence's shortlist
+(Jean et al. 2015, 1412.2007, section 3.2, where it is the dictionary's K' best). A batch computes
+the union of its sentences' shortlists, but a sentence chooses, and is normalised, among its own
+only: a batch-mate changes no answer.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from transduce.errors import FolderError
+from transduce.model.seq2seq import Seq2Seq
+from transduce.model.state import Memory, State, Step
+from transduce.model.weights import read_tensors
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """candidates: (source vocabulary, N) int64, best first, ends filled with 0; always: (A,) int64,
+    the words of every shortlist, PAD, BOS, EOS and UNK among them."""
+
+    candidates: Tensor
+    always: Tensor
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], source_size: int, target_size: int) -> Shortlist:
+        """Read a shortlist file. Errors: FolderError when it does not fit the vocabularies."""
+        tensors = read_tensors(path)
+        if set(tensors) != {"candidates", "always"}:
+            raise FolderError(f"{path}: not a shortlist; make it again with `transduce shortlist`")
+        candidates, always = tensors["candidates"].long(), tensors["always"].long()
+        fits = candidates.dim() == 2 and len(candidates) == source_size and always.dim() == 1
+        for ids in (candidates, always):
+            fits = fits and ids.numel() > 0 and 0 <= int(ids.min()) and int(ids.max()) < target_size
+        if not fits:
+            raise FolderError(
+                f"{path}: made for other vocabularies; make it again with `transduce shortlist`"
+            )
+        return cls(candidates, always)
+
+    def first(self, count: int) -> Shortlist:
+        """With the `count` best candidates of each source token."""
+        return replace(self, candidates=self.candidates[:, :count].contiguous())
+
+    def to(self, device: torch.device) -> Shortlist:
+        return Shortlist(self.candidates.to(device), self.always.to(device))
+
+    def members(self, source: Tensor, vocabulary: int) -> Tensor:
+        """Which words each sentence may use: source (B, S) padded with 0 -> (B, V) boolean."""
+        chosen = torch.zeros(len(source), vocabulary, dtype=torch.bool, device=source.device)
+        chosen.scatter_(1, self.candidates[source].flatten(1), True)
+        chosen[:, self.always] = True
+        return chosen
+
+
+@dataclass(frozen=True)
+class ShortMemory:
+    """A memory, and the batch's words (U,) with the output layer for them.
+
+    forbidden: (B, 1, U) boolean, words of the batch that are not the sentence's; None if all are.
+    """
+
+    memory: Memory
+    words: Tensor
+    forbidden: Tensor | None
+    product: nn.Module
+
+    def keep(self, rows: Tensor) -> ShortMemory:
+        forbidden = None if self.forbidden is None else self.forbidden[rows]
+        return replace(self, memory=self.memory.keep(rows), forbidden=forbidden)
+
+
+class Shortlisted:
+    """A model that chooses among each sentence's shortlist."""
+
+    def __init__(self, model: Seq2Seq, shortlist: Shortlist) -> None:
+        self.model = model
+        self.shortlist = shortlist.to(model.device)
+
+    def encode(self, source: Tensor, lengths: Tensor) -> ShortMemory:
+        members = self.shortlist.members(source, self.model.output.vocabulary)
+        # In the order of their ids, so that PAD, BOS, EOS and UNK stay the first.
+        words = members.any(dim=0).nonzero().squeeze(1)
+        forbidden = None
+        if len(source) > 1:
+            forbidden = ~members.index_select(1, words).unsqueeze(1)
+        memory = self.model.encode(source, lengths)
+        return ShortMemory(memory, words, forbidden, self.model.output.part(words))
+
+    def start(self, memory: ShortMemory) -> State:
+        return self.model.start(memory.memory)
+
+    def step(self, tokens: Tensor, state: State, memory: ShortMemory) -> Step:
+        features = self.model.step_features(tokens, state)
+        logits: Tensor = memory.product(features.values)
+        if memory.forbidden is not None:
+            logits.masked_fill_(memory.forbidden, -math.inf)
+        return Step(logits, features.state, features.attention, memory.words)
+
+    def __call__(
+        self, source: Tensor, lengths: Tensor, target_input: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Given targets are scored among all words, whether a shortlist has theirs or not."""
+        result: tuple[Tensor, Tensor | None] = self.model(source, lengths, target_input)
+        return result
