@@ -3,6 +3,7 @@
     recipe.yaml            the resolved recipe
     source.* target.*      tokenizers (.model of SentencePiece, else .json)
     weights.safetensors    the weights to be used
+    shortlist.safetensors  candidates for each source token, where `transduce shortlist` made them
     manifest.json          format and package version, task, languages, sha256 of each file above
     metrics.jsonl          one line per report and per validation
     last/                  what resuming needs
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 RECIPE = "recipe.yaml"
 WEIGHTS = "weights.safetensors"
+SHORTLIST = "shortlist.safetensors"
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 LAST = "last"
@@ -41,7 +43,7 @@ TENSORBOARD = "tensorboard"
 TOKENIZER_SUFFIXES = (".model", ".json")
 # What loading needs, by full name: a `source.en` that someone keeps here is no business of ours.
 LISTED = frozenset(
-    {RECIPE, WEIGHTS}
+    {RECIPE, WEIGHTS, SHORTLIST}
     | {f"{side}{suffix}" for side in ("source", "target") for suffix in TOKENIZER_SUFFIXES}
 )
 # Everything transduce writes into a model folder, as patterns of names.
@@ -166,6 +168,22 @@ def publish(
         for path in staged.values():
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+
+
+def publish_more(folder: ModelFolder, files: Mapping[str, bytes]) -> None:
+    """Add files to a finished model folder, or replace them, leaving what its manifest says.
+
+    Errors: FolderError when the disk is full or not writable; the old files then stay.
+    """
+    known = ("format", "transduce", "task", "source_language", "target_language", "files")
+    publish(
+        folder.path,
+        files,
+        task=folder.manifest["task"],
+        source_language=folder.manifest["source_language"],
+        target_language=folder.manifest["target_language"],
+        extra={key: value for key, value in folder.manifest.items() if key not in known},
+    )
 
 
 # ------------------------------------------------------------------------------------- opening

@@ -13,13 +13,14 @@ import torch
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
 from transduce.errors import DataError, UsageError
-from transduce.folder import ModelFolder, open_folder
+from transduce.folder import SHORTLIST, ModelFolder, open_folder
 from transduce.inputs import Source, Text, in_pairs, joined, read_texts
 from transduce.model.build import build_model
 from transduce.model.device import bound_kernel_caches, find_device
 from transduce.model.inference import Chosen, settle
 from transduce.model.packing import pack
 from transduce.model.seq2seq import Seq2Seq
+from transduce.model.shortlist import Shortlist, Shortlisted
 from transduce.model.weights import load_weights
 from transduce.output import Output, Scored, one_line
 from transduce.recipe import Recipe, SearchOptions
@@ -28,6 +29,7 @@ from transduce.search.decode import decode
 from transduce.search.ensemble import Ensemble
 from transduce.search.forced import Forced, force_score
 from transduce.search.hypothesis import Hypothesis
+from transduce.search.interface import SearchModel
 from transduce.search.scoring import normalise
 from transduce.search.unknown import replace_unknown
 
@@ -71,6 +73,7 @@ def load(
         folders=paths,
         precision=chosen,
         parameters=sum(count),
+        shortlist=_shortlist(first, source.size, target.size),
     )
 
 
@@ -91,6 +94,7 @@ class Transducer:
         device: torch.device,
         precision: Chosen,
         parameters: int,
+        shortlist: Shortlist | None = None,
         folders: Sequence[Path] = (),
     ) -> None:
         self.model = model
@@ -100,6 +104,7 @@ class Transducer:
         self.device = device
         self.precision = precision
         self.parameters = parameters  # weights, those shared by several layers counted once
+        self.shortlist = shortlist
         self.folders = list(folders)
 
     @property
@@ -153,15 +158,30 @@ class Transducer:
     def _decode(self, sources: list[Source], options: SearchOptions) -> list[list[Hypothesis]]:
         """One n-best list a source, empty for a source that fails."""
 
+        model = self._searched(options)
+
         def answer(part: list[Source]) -> list[list[Hypothesis]]:
             ids = [source.ids for source in part]
-            return list(decode(self.model, ids, options, device=self.device, window=len(ids)))
+            return list(decode(model, ids, options, device=self.device, window=len(ids)))
 
         def fail(source: Source, reason: str) -> list[Hypothesis]:
             source.reason = joined(source.reason, reason)
             return []
 
         return _each(sources, answer, fail)
+
+    def _searched(self, options: SearchOptions) -> SearchModel:
+        """The model, or a view of it that chooses among shortlists."""
+        if not options.shortlist:
+            return self.model
+        if self.shortlist is None or not isinstance(self.model, Seq2Seq):
+            raise UsageError(
+                "search.shortlist: an ensemble cannot use one; set it to 0"
+                if len(self.folders) > 1
+                else f"search.shortlist: {self.folders[0]} has none; make one with "
+                f"`transduce shortlist {self.folders[0]}`, or set it to 0"
+            )
+        return Shortlisted(self.model, self.shortlist.first(options.shortlist))
 
     def _output(
         self, source: Source, hypotheses: list[Hypothesis], options: SearchOptions
@@ -287,6 +307,12 @@ def _each(
         if half := len(items) // 2:
             return _each(items[:half], answer, fail) + _each(items[half:], answer, fail)
         return [fail(items[0], f"failed: {one_line(str(error)) or type(error).__name__}")]
+
+
+def _shortlist(folder: ModelFolder, source_size: int, target_size: int) -> Shortlist | None:
+    if SHORTLIST not in folder.manifest["files"]:
+        return None
+    return Shortlist.load(folder.path / SHORTLIST, source_size, target_size)
 
 
 def _sides(folder: ModelFolder) -> tuple[TextSide, TextSide]:

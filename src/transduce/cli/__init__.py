@@ -57,6 +57,7 @@ _SAME = "The same as predict, for a model that {task}s."
 app.command("demo")(models.demo)
 app.command("train")(models.train)
 app.command("average")(models.average)
+app.command("shortlist")(models.shortlist)
 app.command("predict", help=_PREDICT)(models.predicting(None))
 for name, hidden in (("translate", False), ("transcribe", True), ("summarize", True)):
     about = _SAME.format(task=name)

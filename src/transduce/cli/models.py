@@ -83,6 +83,22 @@ def average(
     run_average(model, n, output)
 
 
+@guarded
+def shortlist(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    candidates: Annotated[
+        int, typer.Option(min=1, max=1000, help="Target tokens kept for each source token.")
+    ] = 50,
+    frequent: Annotated[
+        int, typer.Option(min=0, help="The most frequent target tokens, on every shortlist.")
+    ] = 200,
+) -> None:
+    """Learn which words a source may need, for faster decoding (--search shortlist=N)."""
+    from transduce.commands.training import run_shortlist
+
+    run_shortlist(model, candidates, frequent)
+
+
 def predicting(task: str | None) -> Callable[..., None]:
     """`predict`, or the same for models whose task fits a name such as `translate`."""
 

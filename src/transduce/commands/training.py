@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transduce.commands.showing import console
+from transduce.commands.showing import console, table
 from transduce.data.corpus import open_corpora
 from transduce.disk import lock
 from transduce.errors import FolderError, UsageError
@@ -15,6 +15,7 @@ from transduce.recipe_files import load_recipe
 from transduce.training.averaging import average_weights
 from transduce.training.checkpoint import best_checkpoints
 from transduce.training.loop import train
+from transduce.training.shortlisting import make_shortlist
 
 
 def run_train(
@@ -94,3 +95,20 @@ def run_average(model: Path, count: int, output: Path | None) -> None:
     )
     names = ", ".join(path.stem for path in chosen)
     console().print(f"{output}: the mean of {count} checkpoints ({names})", markup=False)
+
+
+def run_shortlist(model: Path, candidates: int, frequent: int) -> None:
+    """Make a model folder's shortlist, and tell how much of the valid references it covers."""
+    folder = open_folder(model)
+    with lock(model):
+        found = make_shortlist(folder, candidates, frequent, lambda _: None)
+    rows = [[f"{c.count}", f"{c.words:,.0f}", f"{100 * c.share:.2f} %"] for c in found]
+    out = console()
+    out.print(
+        table(
+            ["search.shortlist", "words a sentence", "of reference tokens"], rows, right=(0, 1, 2)
+        )
+    )
+    out.print(
+        f"next: transduce evaluate {model} --search shortlist={found[-1].count}", markup=False
+    )

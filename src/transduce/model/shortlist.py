@@ -40,7 +40,7 @@ class Shortlist:
         candidates, always = tensors["candidates"].long(), tensors["always"].long()
         fits = candidates.dim() == 2 and len(candidates) == source_size and always.dim() == 1
         for ids in (candidates, always):
-            fits = fits and ids.numel() > 0 and 0 <= int(ids.min()) and int(ids.max()) < target_size
+            fits = fits and ids.numel() > 0 and int(ids.min()) >= 0 and int(ids.max()) < target_size
         if not fits:
             raise FolderError(
                 f"{path}: made for other vocabularies; make it again with `transduce shortlist`"
