@@ -44,6 +44,7 @@ class ToyStep:
     logits: Tensor
     state: ToyState
     attention: Tensor
+    words: None = None
 
 
 class Toy:

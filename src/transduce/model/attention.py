@@ -31,27 +31,39 @@ def additive_scores(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
     return torch.matmul(torch.tanh(query.unsqueeze(2) + keys.unsqueeze(1)), vector)
 
 
-def attend(scores: Tensor, mask: Tensor) -> Tensor:
+def attend(scores: Tensor, penalty: Tensor | None) -> Tensor:
     """Softmax over the real source positions.
 
-    scores (..., Q, S), mask broadcastable to it (True = real) -> weights (..., Q, S), float32.
+    scores (..., Q, S), penalty broadcastable to it, 0 at real positions and -inf at padding (None
+    where there is none) -> weights (..., Q, S), float32.
     """
-    return torch.softmax(scores.float().masked_fill(~mask, -math.inf), dim=-1)
+    scores = scores.float()
+    return torch.softmax(scores if penalty is None else scores + penalty, dim=-1)
 
 
 @dataclass(frozen=True)
 class Attended:
     """A memory prepared for one attention: projected once, used for every query.
 
-    keys: (B, S, D) or (B, H, S, D/H); values: (B, S, D) or (B, H, S, D/H); mask: (B, S).
+    keys, values: as the kind of attention likes them, sentences first. penalty: (B, 1, S) or
+    (B, 1, 1, S), see `attend`.
     """
 
     keys: Tensor
     values: Tensor
-    mask: Tensor
+    penalty: Tensor | None
 
     def keep(self, rows: Tensor) -> Attended:
-        return Attended(self.keys[rows], self.values[rows], self.mask[rows])
+        penalty = None if self.penalty is None else self.penalty[rows]
+        return Attended(self.keys[rows], self.values[rows], penalty)
+
+
+def padding_penalty(mask: Tensor) -> Tensor | None:
+    """mask (B, S) -> (B, 1, S), 0 where True and -inf elsewhere; None without padding, which only
+    a CPU is asked for, since an accelerator would have to be waited for."""
+    if mask.device.type == "cpu" and bool(mask.all()):
+        return None
+    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -math.inf).unsqueeze(1)
 
 
 class Attention(nn.Module):
@@ -74,7 +86,7 @@ class Attention(nn.Module):
     def prepare(self, values: Tensor, mask: Tensor) -> Attended:
         """Project a memory once. values (B, S, D), mask (B, S)."""
         keys = self.key(values) if hasattr(self, "key") else values
-        return Attended(keys, values, mask)
+        return Attended(keys, values, padding_penalty(mask))
 
     def forward(self, query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
         """query (B, Q, D) -> context (B, Q, context_size), weights (B, Q, S)."""
@@ -84,7 +96,7 @@ class Attention(nn.Module):
             if self.kind == "scaled_dot":
                 query = query / math.sqrt(query.shape[-1])
             scores = dot_scores(query, attended.keys)
-        weights = attend(scores, attended.mask.unsqueeze(1))
+        weights = attend(scores, attended.penalty)
         used = self.dropout(weights).to(attended.values.dtype)
         return torch.matmul(used, attended.values), weights
 
@@ -103,20 +115,28 @@ class MultiHeadAttention(nn.Module):
         self.dropout = nn.Dropout(options.dropout)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        """(B, Q, D) -> (B, H, Q, D / H)."""
+        batch, queries, width = x.shape
+        return x.view(batch, queries, self.heads, width // self.heads).transpose(1, 2)
 
     def prepare(self, values: Tensor, mask: Tensor) -> Attended:
-        """Project a memory once. values (B, S, D), mask (B, S)."""
-        keys, contents = self._split(self.key(values)), self._split(self.value(values))
-        # Laid out head by head once, or every product of every step would do it.
-        return Attended(keys.contiguous(), contents.contiguous(), mask)
+        """Project a memory once. values (B, S, D), mask (B, S) -> keys (B, H, D / H, S), scaled,
+        and values (B, H, S, D / H), laid out once as the products of every step need them."""
+        contents = self._split(self.value(values))
+        keys = self._split(self.key(values)).transpose(2, 3) / math.sqrt(contents.shape[3])
+        penalty = padding_penalty(mask)
+        return Attended(
+            keys.contiguous(),
+            contents.contiguous(),
+            None if penalty is None else penalty.unsqueeze(1),
+        )
 
     def forward(self, query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
         """query (B, Q, D) -> context (B, Q, context_size), weights (B, Q, S)."""
-        heads = self._split(self.query(query))
-        scores = dot_scores(heads / math.sqrt(heads.shape[-1]), attended.keys)
-        weights = attend(scores, attended.mask[:, None, None, :])
-        context = torch.matmul(self.dropout(weights).to(attended.values.dtype), attended.values)
+        scores = torch.matmul(self._split(self.query(query)), attended.keys)
+        weights = attend(scores, attended.penalty)
+        used = self.dropout(weights) if self.training else weights
+        context = torch.matmul(used.to(attended.values.dtype), attended.values)
         return context.transpose(1, 2).flatten(2), weights.mean(dim=1)
 
 

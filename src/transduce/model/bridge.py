@@ -37,21 +37,21 @@ class Bridge(nn.Module):
             self.linear = nn.Linear(memory_size, layers * size * self.states)
 
     def forward(self, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """hidden (L, B, 1, D), and cell of the same shape for an LSTM."""
+        """hidden (L, B, D), and cell of the same shape for an LSTM."""
         batch = memory.values.shape[0]
         if self.kind == "zeros":
-            zeros = memory.values.new_zeros(self.layers, batch, 1, self.size)
+            zeros = memory.values.new_zeros(self.layers, batch, self.size)
             return zeros, zeros if self.states == 2 else None
         if self.kind == "copy":
             assert memory.final is not None
-            cell = None if memory.cell is None else memory.cell.unsqueeze(2)
+            cell = memory.cell
             if self.states == 2 and cell is None:
-                cell = torch.zeros_like(memory.final).unsqueeze(2)  # encoder without cells
-            return memory.final.unsqueeze(2), cell if self.states == 2 else None
+                cell = torch.zeros_like(memory.final)  # encoder without cells
+            return memory.final, cell if self.states == 2 else None
         if self.kind == "dense" and memory.final is not None:
             end = memory.final[-1]
         else:
             end = memory.values.sum(dim=1) / memory.mask.sum(dim=1, keepdim=True)
-        states = torch.tanh(self.linear(end)).view(batch, self.states, self.layers, 1, self.size)
-        hidden, *cell_or_none = states.permute(1, 2, 0, 3, 4).unbind(0)
+        states = torch.tanh(self.linear(end)).view(batch, self.states, self.layers, self.size)
+        hidden, *cell_or_none = states.permute(1, 2, 0, 3).unbind(0)
         return hidden, cell_or_none[0] if cell_or_none else None

@@ -11,7 +11,7 @@ Without attention the decoder lives on the encoder's end alone (Sutskever et al.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,37 +25,39 @@ from transduce.recipe import DecoderOptions
 
 @dataclass(frozen=True)
 class DecoderState(State):
-    """hidden, cell: (L, B, K, D); feed: (B, K, E), the last read-out, where it is fed back;
-    attended: the memory, projected once, shared by all K hypotheses of a sentence."""
+    """layers: each layer's state, (B x K, D), hypotheses of a sentence side by side; feed: (B x K,
+    E), the last read-out, where it is fed back; beam: K; attended: the memory, projected once,
+    shared by all K hypotheses of a sentence."""
 
-    hidden: Tensor
-    cell: Tensor | None
+    layers: tuple[LayerState, ...]
     feed: Tensor | None
     attended: Attended | None
+    beam: int = 1
 
     def select(self, hypotheses: Tensor) -> DecoderState:
-        batch, beam = self.hidden.shape[1:3]
-        first = torch.arange(0, batch * beam, beam, device=hypotheses.device).unsqueeze(1)
-        index = (first + hypotheses).flatten()
-
-        def pick(x: Tensor) -> Tensor:  # (..., B, K, D) -> (..., B, K', D)
-            picked = x.flatten(-3, -2).index_select(-2, index)
-            return picked.unflatten(-2, hypotheses.shape)
-
-        return replace(
-            self,
-            hidden=pick(self.hidden),
-            cell=None if self.cell is None else pick(self.cell),
-            feed=None if self.feed is None else pick(self.feed),
-        )
+        batch, beam = hypotheses.shape
+        ends = batch * self.beam
+        first = torch.arange(0, ends, self.beam, device=hypotheses.device).unsqueeze(1)
+        return self._rows((first + hypotheses).flatten(), self.attended, beam)
 
     def keep(self, rows: Tensor) -> DecoderState:
-        return DecoderState(
-            self.hidden[:, rows],
-            None if self.cell is None else self.cell[:, rows],
-            None if self.feed is None else self.feed[rows],
-            None if self.attended is None else self.attended.keep(rows),
+        index = rows
+        if self.beam > 1:
+            slots = torch.arange(self.beam, device=rows.device)
+            index = (rows.unsqueeze(1) * self.beam + slots).flatten()
+        attended = None if self.attended is None else self.attended.keep(rows)
+        return self._rows(index, attended, self.beam)
+
+    def _rows(self, index: Tensor, attended: Attended | None, beam: int) -> DecoderState:
+        layers = tuple(
+            LayerState(
+                layer.hidden.index_select(0, index),
+                None if layer.cell is None else layer.cell.index_select(0, index),
+            )
+            for layer in self.layers
         )
+        feed = None if self.feed is None else self.feed.index_select(0, index)
+        return DecoderState(layers, feed, attended, beam)
 
 
 class Readout(nn.Module):
@@ -67,6 +69,7 @@ class Readout(nn.Module):
     def __init__(self, kind: str, input_size: int, size: int) -> None:
         super().__init__()
         self.kind = kind
+        self.size = size
         self.linear = nn.Linear(input_size, 2 * size if kind == "maxout" else size)
 
     def forward(self, parts: list[Tensor]) -> Tensor:
@@ -114,14 +117,15 @@ class RecurrentDecoder(nn.Module):
     def start(self, memory: Memory) -> DecoderState:
         """The state before the first target position, K = 1."""
         hidden, cell = self.bridge(memory)
+        cells = [None] * len(self.layers) if cell is None else cell.unbind(0)
+        layers = tuple(LayerState(h, c) for h, c in zip(hidden.unbind(0), cells, strict=True))
         feed = None
         if self.feeding == "input":
-            size = self.readout.linear.out_features // (2 if self.readout.kind == "maxout" else 1)
-            feed = hidden.new_zeros(hidden.shape[1], 1, size)
+            feed = hidden.new_zeros(hidden.shape[1], self.readout.size)
         attended = None
         if self.attention is not None:
             attended = self.attention.prepare(memory.values, memory.mask)
-        return DecoderState(hidden, cell, feed, attended)
+        return DecoderState(layers, feed, attended)
 
     def step(
         self, embedded: Tensor, state: DecoderState, masks: list[Tensor | None] | None = None
@@ -131,7 +135,8 @@ class RecurrentDecoder(nn.Module):
         embedded (B, K, E) -> features (B, K, E), state, attention (B, K, S) or None. `masks` are
         one variational dropout mask (B, 1, D) a layer, for loops over time in training.
         """
-        batch, beam, _ = embedded.shape
+        beam = embedded.shape[1]
+        embedded = embedded.flatten(0, 1)  # (N, E), N = B x K
         context = weights = None
         # 1. What joins the embedding: nothing, the last read-out, or the context asked for by
         #    the top layer's state before this step.
@@ -140,43 +145,37 @@ class RecurrentDecoder(nn.Module):
             assert state.feed is not None
             x = torch.cat([embedded, state.feed.to(embedded.dtype)], dim=-1)
         elif self.feeding == "context":
-            context, weights = self._attend(state.hidden[-1], state)
+            context, weights = self._ask(state.layers[-1].hidden, state, beam)
             x = torch.cat([embedded, context.to(embedded.dtype)], dim=-1)
         # 2. Layer by layer; with parallel feeding the first layer's output is the query.
-        hidden, cells = [], []
+        layers = []
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, RecurrentLayer)
-            cell = None if state.cell is None else state.cell[i].flatten(0, 1)
-            before = LayerState(state.hidden[i].flatten(0, 1), cell)
-            outputs, after = layer.step(x.flatten(0, 1), before)
-            outputs = self.norms[i](outputs).view(batch, beam, -1)
-            outputs = self.dropout(outputs, None if masks is None else masks[i])
+            outputs, after = layer.step(x, state.layers[i])
+            layers.append(after)
+            outputs = self.norms[i](outputs)
+            if self.training:
+                mask = None if masks is None else masks[i]
+                outputs = self.dropout(outputs.unsqueeze(1), mask).squeeze(1)
             above = self._join(i, x, outputs)
             if self.feeding == "parallel" and i == 0 and self.attention is not None:
-                context, weights = self._attend(above, state)
+                context, weights = self._ask(above, state, beam)
             x = self._with_context(i, above, context)
-            hidden.append(after.hidden.view(batch, beam, -1))
-            if after.cell is not None:
-                cells.append(after.cell.view(batch, beam, -1))
         # 3. Input feeding asks with the top layer's output.
         if self.feeding == "input":
-            context, weights = self._attend(above, state)
+            context, weights = self._ask(above, state, beam)
         # 4. Read out.
         features = self._read_out(above, context, embedded)
-        state = DecoderState(
-            torch.stack(hidden),
-            torch.stack(cells) if cells else None,
-            features if self.feeding == "input" else None,
-            state.attended,
-        )
-        return features, state, weights
+        feed = features if self.feeding == "input" else None
+        after_all = DecoderState(tuple(layers), feed, state.attended, beam)
+        return features.unflatten(0, (-1, beam)), after_all, weights
 
     def features(self, memory: Memory, embedded: Tensor) -> Features:
         """All target positions. embedded (B, T, E) -> Features of (B, T, E)."""
         state = self.start(memory)
         if self.feeding == "parallel":
             return self._whole(embedded, state)
-        masks = [self.dropout.mask(layer) for layer in state.hidden.unbind(0)]
+        masks = [self.dropout.mask(layer.hidden.unsqueeze(1)) for layer in state.layers]
         values, weights = [], []
         for position in range(embedded.shape[1]):
             value, state, weight = self.step(embedded[:, position : position + 1], state, masks)
@@ -191,13 +190,17 @@ class RecurrentDecoder(nn.Module):
         context = weights = None
         x = above = embedded
         for i, layer in enumerate(self.layers):
-            cell = None if state.cell is None else state.cell[i].squeeze(1)
-            outputs, _ = layer(x, LayerState(state.hidden[i].squeeze(1), cell))
+            outputs, _ = layer(x, state.layers[i])
             above = self._join(i, x, self.dropout(self.norms[i](outputs)))
             if i == 0 and self.attention is not None:
                 context, weights = self._attend(above, state)
             x = self._with_context(i, above, context)
         return Features(self._read_out(above, context, embedded), weights)
+
+    def _ask(self, query: Tensor, state: DecoderState, beam: int) -> tuple[Tensor, Tensor]:
+        """query (B x K, D) -> context (B x K, C), weights (B, K, S)."""
+        context, weights = self._attend(query.view(-1, beam, query.shape[1]), state)
+        return context.flatten(0, 1), weights
 
     def _attend(self, query: Tensor, state: DecoderState) -> tuple[Tensor, Tensor]:
         assert self.attention is not None and state.attended is not None

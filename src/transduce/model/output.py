@@ -6,7 +6,9 @@ of each chunk while its logits are at hand.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +107,13 @@ class LinearCrossEntropy(torch.autograd.Function):
         return grad_values * grad_loss, grad_weight * grad_loss, grad_bias * grad_loss, None, None
 
 
+class Product(Protocol):
+    """A linear layer in its inference form (`packing`)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
 class OutputLayer(nn.Module):
     """Projection to the vocabulary; `weight` may be shared with an embedding.
 
@@ -116,7 +125,7 @@ class OutputLayer(nn.Module):
         own = weight if weight is not None else nn.Parameter(torch.empty(vocabulary, size))
         self.weight: Tensor = own  # a Parameter, registered as such
         self.bias = nn.Parameter(torch.zeros(vocabulary))
-        self.product: nn.Module | None = None  # the inference form (`packing`)
+        self.product: Product | None = None  # the inference form (`packing`)
 
     def logits(self, values: Tensor) -> Tensor:
         """values (..., E) -> (..., V), not normalised, in the dtype of the product."""
@@ -128,14 +137,12 @@ class OutputLayer(nn.Module):
     def vocabulary(self) -> int:
         return self.bias.shape[0]
 
-    def part(self, words: Tensor) -> nn.Module:
+    def part(self, words: Tensor) -> Callable[[Tensor], Tensor]:
         """The product for some words (U,) int64 only: (..., E) -> logits (..., U)."""
         weight, bias = self.weight[words], self.bias[words]
         if self.product is not None:
             return type(self.product)(weight, bias, weight.dtype)
-        linear = nn.Linear(weight.shape[1], len(words), device=weight.device)
-        linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
-        return linear
+        return partial(nn.functional.linear, weight=weight, bias=bias)
 
     def log_probs(self, values: Tensor) -> Tensor:
         """values (..., E) -> (..., V), float32, normalised."""

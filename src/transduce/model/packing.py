@@ -61,46 +61,42 @@ def pack(model: Seq2Seq, precision: Precision) -> Seq2Seq:
                 module.product = kept(module.weight, module.bias, dtype)
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.Linear):
+                    # No module: a module's call costs as much as a small product.
+                    delattr(module, name)
                     setattr(module, name, kept(child.weight, child.bias, dtype))
     return model.to(dtype).eval().requires_grad_(False)
 
 
-class PackedLinear(nn.Module):
+class PackedLinear:
     """x W^T + b with packed weights: (..., inputs) -> (..., outputs), in `dtype`."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        super().__init__()
         self.outputs, self.inputs = weight.shape
         self.dtype = dtype
-        # Attributes and not buffers: packed weights are opaque, and are never stored or moved.
         self.bias = None if bias is None else bias.detach().to(dtype).clone()
         self.weight = weight.detach().to(dtype).clone()
         self.packed = _can_pack(weight.device, dtype)
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
 
-    @property
-    def out_features(self) -> int:
-        return self.outputs
-
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         x = x.to(self.dtype)
         if not self.packed:
             return nn.functional.linear(x, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
-class RowQuantized(nn.Module):
-    """x W^T + b in 8 bits: (..., inputs) -> (..., outputs), float32.
+class RowQuantized:
+    """x W^T + b in 8 bits: (..., inputs) -> (..., outputs), in `dtype`.
 
     Weights have a scale for each output. Activations have one for each row: one for the whole
     batch would let the largest value of a batch-mate change a sentence's translation.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        super().__init__()
         self.outputs, self.inputs = weight.shape
         weight = weight.detach().float()
+        self.dtype = dtype
         scales = weight.abs().amax(dim=1).clamp_min(1e-8) / 127
         whole = (weight / scales.unsqueeze(1)).round().to(torch.int8)
         self.scales = scales
@@ -108,11 +104,7 @@ class RowQuantized(nn.Module):
         self.bias = torch.zeros(self.outputs) if bias is None else bias.detach().float().clone()
         self.weight = torch.ops.onednn.qlinear_prepack(whole, [ROWS, self.inputs])
 
-    @property
-    def out_features(self) -> int:
-        return self.outputs
-
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.inputs).float()
         scale = rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-8) / 127
         whole = (rows / scale).add_(MIDDLE + 0.5).to(torch.uint8)  # rounds, since it cuts
@@ -120,7 +112,8 @@ class RowQuantized(nn.Module):
             whole, 1.0, MIDDLE, self.weight, self.scales, self.zeros, None,
             1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
-        return torch.addcmul(self.bias, product, scale).view(*x.shape[:-1], self.outputs)
+        answer = torch.addcmul(self.bias, product, scale).to(self.dtype)
+        return answer.view(*x.shape[:-1], self.outputs)
 
 
 class PackedCell:
@@ -142,7 +135,11 @@ class PackedCell:
             return
         weight, bias = torch.cat([w_x, w_h], dim=1), b_x + b_h
         if self.kind == "lstm":
-            weight, bias = self._sigmoids_first(weight), self._sigmoids_first(bias)
+            # tanh(x) = 2 sigmoid(2 x) - 1, so that one pass over the gates does all four.
+            twice = torch.ones(4, device=bias.device)
+            twice[_CELL] = 2
+            rows = twice.repeat_interleave(self.size)
+            weight, bias = weight * rows.unsqueeze(1), bias * rows
         self.product = kept(weight, bias, dtype)
 
     def __call__(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
@@ -155,18 +152,10 @@ class PackedCell:
             hidden = gates.tanh().to(x.dtype)
             return hidden, LayerState(hidden)
         assert state.cell is not None
-        gates = gates.float()
-        i, f, o = gates[:, : 3 * self.size].sigmoid_().chunk(3, dim=1)
-        g = gates[:, 3 * self.size :].tanh_()
-        cell = torch.addcmul(f * state.cell, i, g)
+        i, f, s, o = gates.float().sigmoid_().chunk(4, dim=1)
+        cell = torch.addcmul(f * state.cell, i, s, value=2).sub_(i)  # f c + i g, g = 2 s - 1
         hidden = (o * cell.tanh()).to(x.dtype)
         return hidden, LayerState(hidden, cell)
-
-    @staticmethod
-    def _sigmoids_first(gates: Tensor) -> Tensor:
-        """From torch's order of an LSTM's gates to one where one call does all sigmoids."""
-        i, f, g, o = gates.chunk(4)
-        return torch.cat([i, f, o, g])
 
     def _gru(self, x: Tensor, hidden: Tensor) -> Tensor:
         of_input, of_hidden = self.of_input(x).float(), self.of_hidden(hidden).float()
@@ -175,6 +164,7 @@ class PackedCell:
         return torch.lerp(n, hidden.float(), z).to(x.dtype)
 
 
+_CELL = 2  # in torch's order: input, forget, cell, output
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 

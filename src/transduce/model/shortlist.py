@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from transduce.errors import FolderError
 from transduce.model.seq2seq import Seq2Seq
@@ -66,13 +67,14 @@ class Shortlist:
 class ShortMemory:
     """A memory, and the batch's words (U,) with the output layer for them.
 
-    forbidden: (B, 1, U) boolean, words of the batch that are not the sentence's; None if all are.
+    forbidden: (B, 1, U), -inf for words of the batch that are not the sentence's and else 0; None
+    if all are its own.
     """
 
     memory: Memory
     words: Tensor
     forbidden: Tensor | None
-    product: nn.Module
+    product: Callable[[Tensor], Tensor]
 
     def keep(self, rows: Tensor) -> ShortMemory:
         forbidden = None if self.forbidden is None else self.forbidden[rows]
@@ -92,7 +94,11 @@ class Shortlisted:
         words = members.any(dim=0).nonzero().squeeze(1)
         forbidden = None
         if len(source) > 1:
-            forbidden = ~members.index_select(1, words).unsqueeze(1)
+            own = members.index_select(1, words).unsqueeze(1)
+            forbidden = torch.zeros(
+                own.shape, dtype=self.model.output.bias.dtype, device=own.device
+            )
+            forbidden.masked_fill_(~own, -math.inf)
         memory = self.model.encode(source, lengths)
         return ShortMemory(memory, words, forbidden, self.model.output.part(words))
 
@@ -101,9 +107,9 @@ class Shortlisted:
 
     def step(self, tokens: Tensor, state: State, memory: ShortMemory) -> Step:
         features = self.model.step_features(tokens, state)
-        logits: Tensor = memory.product(features.values)
+        logits = memory.product(features.values)
         if memory.forbidden is not None:
-            logits.masked_fill_(memory.forbidden, -math.inf)
+            logits = logits.add_(memory.forbidden)
         return Step(logits, features.state, features.attention, memory.words)
 
     def __call__(

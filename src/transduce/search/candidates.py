@@ -19,6 +19,7 @@ from transduce.data.tokenizers.base import EOS, UNK
 BLOCK = 64  # words looked at together; about the square root of a vocabulary
 MANY = 1024  # vocabularies from this size on are searched in two stages
 PIECE = 1 << 18  # logits looked at together on a CPU: 1 MiB as float32
+LEAST = -80.0  # the exponential of anything less is nothing, and slow to compute
 WORDS = UNK  # words begin here, so that PAD, BOS and EOS are never continuations
 
 
@@ -111,7 +112,7 @@ def _in_best_blocks(maxima: Tensor, count: int, vocabulary: int) -> Tensor:
 
 def _look(rows: Tensor) -> tuple[Tensor, Tensor]:
     """log_norm (N,) and block maxima (N, blocks) of logits (N, V)."""
-    rows = rows.float()
+    original, rows = rows, rows.to(torch.float32, copy=rows.device.type == "cpu")
     blocks = (rows.shape[1] - WORDS) // BLOCK
     words = rows[:, WORDS : WORDS + blocks * BLOCK]
     maxima = words.unflatten(1, (blocks, BLOCK)).amax(dim=2)
@@ -119,7 +120,8 @@ def _look(rows: Tensor) -> tuple[Tensor, Tensor]:
         return rows.logsumexp(dim=1), maxima
     # Without the usual subtraction of the maximum, which would be two more passes: a float32 is as
     # precise at any size, and what leaves its range is seen and done again.
-    norm = rows.exp().sum(dim=1).log()
-    if not bool(norm.isfinite().all()):
-        norm = rows.logsumexp(dim=1)
+    # (Nor would exp be fast where it underflows, as it would at the words of no shortlist.)
+    norm = rows.clamp_(min=LEAST).exp_().sum(dim=1).log()
+    if not LEAST / 2 < float(norm.min()) <= float(norm.max()) < -LEAST:
+        norm = original.float().logsumexp(dim=1)
     return norm, maxima

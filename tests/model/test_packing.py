@@ -1,0 +1,168 @@
+"""The inference form answers as the trained model does, in every architecture and precision."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from transduce.errors import UsageError
+from transduce.model import Seq2Seq, build_model
+from transduce.model.inference import settle
+from transduce.model.packing import PackedLinear, RowQuantized, has_int8, pack
+from transduce.recipe import ModelOptions, SearchOptions
+from transduce.search import beam_search, decode_batch, greedy_search
+
+CPU = torch.device("cpu")
+SIZE = 40  # of both vocabularies
+# Of a log-probability. bf16 keeps 8 bits of each number, int8 7 bits and a scale.
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.12}
+SOURCES = [[5, 9, 7, 12], [30, 4], [8, 8, 39, 6, 11, 17, 25], [21]]
+
+precisions = pytest.mark.parametrize(
+    "precision",
+    [
+        "fp32",
+        "bf16",
+        pytest.param(
+            "int8", marks=pytest.mark.skipif(not has_int8(CPU), reason="no 8-bit product")
+        ),
+    ],
+)
+
+
+def make(kind: str = "lstm", attention: str = "multi_head", feeding: str = "parallel") -> Seq2Seq:
+    torch.manual_seed(7)
+    options = ModelOptions.model_validate(
+        {
+            "embedding": 16,
+            "encoder": {"kind": kind, "size": 24, "layers": 2, "layer_norm": True},
+            "decoder": {
+                "kind": kind,
+                "size": 24,
+                "layers": 2,
+                "feeding": feeding,
+                "attention": {"kind": attention},
+                "readout": "maxout" if feeding == "context" else "tanh",
+            },
+        }
+    )
+    return build_model(options, SIZE, SIZE).eval()
+
+
+def walk(model: Seq2Seq, steps: int = 4) -> list[torch.Tensor]:
+    """Log-probabilities of some steps of two hypotheses each, reordered on the way."""
+    lengths = torch.tensor([len(ids) + 1 for ids in SOURCES])
+    source = torch.zeros(len(SOURCES), int(lengths.max()), dtype=torch.long)
+    for row, ids in enumerate(SOURCES):
+        source[row, : len(ids) + 1] = torch.tensor([*ids, 2])
+    memory = model.encode(source, lengths)
+    state = model.start(memory).select(torch.zeros(len(SOURCES), 2, dtype=torch.long))
+    found = []
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        tokens = torch.randint(3, SIZE, (len(SOURCES), 2), generator=generator)
+        step = model.step(tokens, state, memory)
+        found.append(step.log_probs)
+        state = step.state.select(torch.randint(0, 2, (len(SOURCES), 2), generator=generator))
+    return found
+
+
+@torch.inference_mode()
+@precisions
+@pytest.mark.parametrize(
+    ("kind", "attention", "feeding"),
+    [
+        ("lstm", "multi_head", "parallel"),
+        ("lstm", "additive", "context"),
+        ("lstm", "general", "input"),
+        ("lstm", "none", "parallel"),
+        ("gru", "multi_head", "parallel"),
+        ("gru", "scaled_dot", "input"),
+        ("rnn", "additive", "context"),
+        ("rnn", "dot", "parallel"),
+    ],
+)
+def test_steps_are_those_of_the_trained_model(precision, kind, attention, feeding) -> None:
+    model = make(kind, attention, feeding)
+    expected = walk(model)
+    found = walk(pack(copy.deepcopy(model), precision))
+    for one, other in zip(expected, found, strict=True):
+        assert other.dtype == torch.float32
+        torch.testing.assert_close(other, one, rtol=0, atol=TOLERANCE[precision])
+
+
+@torch.inference_mode()
+@precisions
+def test_given_targets_score_alike_in_steps_and_at_once(precision) -> None:
+    model = pack(make(), precision)
+    source, lengths = torch.tensor([[5, 9, 7, 2]]), torch.tensor([4])
+    target = torch.tensor([[1, 8, 30, 11]])
+    whole, attention = model(source, lengths, target)
+    memory = model.encode(source, lengths)
+    state = model.start(memory)
+    for t in range(target.shape[1]):
+        step = model.step(target[:, t : t + 1], state, memory)
+        state = step.state
+        torch.testing.assert_close(
+            step.log_probs[:, 0], whole[:, t], rtol=0, atol=TOLERANCE[precision]
+        )
+        torch.testing.assert_close(step.attention[:, 0], attention[:, t], rtol=0, atol=0.02)
+
+
+@precisions
+@pytest.mark.parametrize("beam", [1, 4])
+def test_batch_mates_change_nothing(precision, beam) -> None:
+    """Least of all in 8 bits, where one scale for a whole batch would let them."""
+    model = pack(make(), precision)
+    options = SearchOptions(beam=beam, n_best=beam, max_ratio=1.0)
+    loud = [[id_] * 20 for id_ in range(3, SIZE)]
+    together = decode_batch(model, [*SOURCES, *loud], options)
+    for ids, expected in zip(SOURCES, together, strict=False):
+        (alone,) = decode_batch(model, [ids], options)
+        scores = [h.score for h in expected]
+        assert [h.score for h in alone] == pytest.approx(scores, abs=TOLERANCE[precision] / 4)
+
+
+@torch.inference_mode()
+@pytest.mark.skipif(not has_int8(CPU), reason="no 8-bit product")
+def test_a_row_in_8_bits_is_the_same_beside_a_louder_one() -> None:
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(48, 32), torch.randn(48), torch.randn(9, 32)
+    product = RowQuantized(weight, bias, torch.float32)
+    alone = product(x)
+    assert torch.equal(product(torch.cat([x, 1000 * x]))[:9], alone)
+    exact = torch.nn.functional.linear(x, weight, bias)
+    assert (alone - exact).abs().max() < 0.02 * exact.abs().max()
+    assert torch.equal(product(torch.zeros(2, 32)), bias.expand(2, -1))
+
+
+@torch.inference_mode()
+def test_a_packed_product_takes_any_leading_shape() -> None:
+    weight, bias = torch.randn(6, 5), torch.randn(6)
+    product = PackedLinear(weight, bias, torch.float32)
+    for shape in ((5,), (3, 5), (2, 3, 5), (0, 5)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(product(x), torch.nn.functional.linear(x, weight, bias))
+
+
+@precisions
+def test_both_searches_run_on_it(precision) -> None:
+    model = pack(make(), precision)
+    source, lengths = torch.tensor([[5, 9, 7, 2], [6, 2, 0, 0]]), torch.tensor([4, 2])
+    for search in (beam_search, greedy_search):
+        found = search(
+            model, source, lengths, SearchOptions(beam=3 if search is beam_search else 1)
+        )
+        assert all(
+            h.attention.shape == (len(h.ids) + 1, n) for (h,), n in zip(found, (4, 2), strict=True)
+        )
+
+
+def test_auto_is_a_property_of_the_machine() -> None:
+    assert settle("auto", CPU) == settle("auto", CPU)
+    assert settle("auto", CPU).precision in ("fp32", "bf16")
+    assert settle("int8", CPU).precision == "int8"
+    with pytest.raises(UsageError, match="precision `half` does not exist"):
+        settle("half", CPU)
