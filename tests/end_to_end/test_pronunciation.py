@@ -170,6 +170,20 @@ def test_average_and_comparison(place: Place) -> None:
     assert both.startswith("B ")
 
 
+def test_shortlists_and_precisions(place: Place) -> None:
+    missing = place.run("predict", "runs/phones", "--search", "shortlist=9", stdin="bat\n", code=2)
+    assert "make one with `transduce shortlist runs/phones`" in missing
+    expected = place.run("predict", "runs/phones", "--precision", "fp32", stdin="bat\nfans\n")
+    shown = place.run("shortlist", "runs/phones", "--candidates", 12, "--frequent", 5)
+    share = float(re.findall(r"([0-9.]+) %", shown)[-1])
+    assert 80 < share <= 100
+    short = ["predict", "runs/phones", "--search", "shortlist=12", "--precision"]
+    assert place.run(*short, "fp32", stdin="bat\nfans\n") == expected
+    assert len(place.run(*short, "bf16", stdin="bat\nfans\n").splitlines()) == 2
+    wrong = place.run("predict", "runs/phones", "--precision", "fp8", stdin="bat\n", code=2)
+    assert "use auto, fp32, bf16 or int8" in wrong
+
+
 def test_checking_the_data(place: Place) -> None:
     assert "train.words" in place.run("data", "check", "phones.yaml")
     report = json.loads(

@@ -46,7 +46,7 @@ def learn_lexicon(
 ) -> Lexicon:
     """IBM Model 1 on pairs of token ids without BOS and EOS; memory grows with S x T of each."""
     pairs, groups = _together(sources, targets)
-    if not len(pairs):
+    if not pairs.size:
         nothing = np.zeros(0, dtype=np.int64)
         return Lexicon(nothing, nothing, np.zeros(0))
     width = 1 + max(max(ids, default=0) for ids in targets)
