@@ -184,6 +184,21 @@ def test_shortlists_and_precisions(place: Place) -> None:
     assert "use auto, fp32, bf16 or int8" in wrong
 
 
+def test_workers_answer_as_one_process_does(place: Place) -> None:
+    words = [word for word in (place.folder / "test.words").read_text().split()] * 3
+    words[5], words[40] = "", "qzx\x00"
+    lines = "\n".join(words) + "\n"
+    plain = ["predict", "runs/phones", "--precision", "fp32", "--json"]
+    alone = place.run(*plain, "--threads", 1, stdin=lines)
+    shared = place.run(*plain, "--workers", 2, "--window", 50, stdin=lines)
+    first, second = ([json.loads(line) for line in out.splitlines()] for out in (alone, shared))
+    assert [row["line"] for row in second] == list(range(1, len(words) + 1))
+    for key in ("text", "reason"):
+        assert [row.get(key) for row in second] == [row.get(key) for row in first]
+    wrong = place.run("predict", "runs/nothing", "--workers", 2, stdin="bat\n", code=1)
+    assert "no such model folder" in wrong and "Traceback" not in wrong
+
+
 def test_checking_the_data(place: Place) -> None:
     assert "train.words" in place.run("data", "check", "phones.yaml")
     report = json.loads(

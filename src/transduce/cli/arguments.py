@@ -57,4 +57,8 @@ Precision = Annotated[
         help="Arithmetic of the model; auto: bf16 where this machine is faster in it.",
     ),
 ]
+Workers = Annotated[
+    int,
+    typer.Option(min=1, help="Processes that decode side by side, for files with many lines."),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of one operation on the CPU.")]

@@ -29,6 +29,7 @@ from transduce.cli.arguments import (
     TargetFile,
     Threads,
     Window,
+    Workers,
 )
 from transduce.cli.guard import guarded
 
@@ -115,6 +116,7 @@ def predicting(task: str | None) -> Callable[..., None]:
         output: OutputFile = None,
         window: Window = None,
         threads: Threads = None,
+        workers: Workers = 1,
         device: Device = "auto",
         precision: Precision = "auto",
     ) -> None:
@@ -138,6 +140,7 @@ def predicting(task: str | None) -> Callable[..., None]:
             threads=threads,
             device=device,
             precision=precision,
+            workers=workers,
             task=task,
         )
 

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,22 +39,40 @@ def run_predict(
     threads: int | None,
     device: str,
     precision: str,
+    workers: int,
     task: str | None,
 ) -> None:
-    """Decode the lines of a file or of standard input."""
+    """Decode the lines of a file or of standard input, in this process or in `workers`."""
+    loader = partial(_load_for, task, model, device, threads, precision)
+    render = _json if json else _plain
     with binary_lines(file) as lines:
-        transducer = load_models(model, device, threads, precision)
-        if task is not None and transducer.task not in _TASKS[task]:
-            raise UsageError(f"{model}: a model for {transducer.task}, so use `transduce predict`")
         terminal = file == "-" and sys.stdin.isatty()
-        options = search.options(transducer)
-        outputs = transducer.stream(lines, window=window or (1 if terminal else WINDOW), **options)
+        window = window or (1 if terminal else WINDOW)
+        if workers > 1:
+            from transduce.commands.workers import Work, in_workers
+
+            loader = partial(_load_for, task, model, device, threads or 1, precision)
+            answers = in_workers(lines, Work(loader, search, render), workers, window)
+        else:
+            transducer = loader()
+            outputs = transducer.stream(lines, window=window, **search.options(transducer))
+            answers = ((render(n, out), out.reason) for n, out in enumerate(outputs, 1))
         reasons = Reasons()
         with line_writer(output, live=window == 1) as write:
-            for number, out in enumerate(outputs, 1):
-                reasons.tell(number, out.reason)
-                write(json_line({"line": number, **out.as_dict()}) if json else _plain(out))
+            for number, (line, reason) in enumerate(answers, 1):
+                reasons.tell(number, reason)
+                write(line)
         reasons.summary()
+
+
+def _load_for(
+    task: str | None, model: str, device: str, threads: int | None, precision: str
+) -> Transducer:
+    """The model; UsageError if the name it is called by is for other tasks."""
+    transducer = load_models(model, device, threads, precision)
+    if task is not None and transducer.task not in _TASKS[task]:
+        raise UsageError(f"{model}: a model for {transducer.task}, so use `transduce predict`")
+    return transducer
 
 
 def run_score(
@@ -216,7 +235,11 @@ class Reasons:
             print(f"transduce: and {total} more lines ({kinds})", file=sys.stderr)
 
 
-def _plain(out: Output) -> str:
+def _json(number: int, out: Output) -> str:
+    return json_line({"line": number, **out.as_dict()})
+
+
+def _plain(number: int, out: Output) -> str:
     return "\t".join(other.text for other in out.n_best) if out.n_best else out.text
 
 
