@@ -13,6 +13,7 @@ what multiplies is exchanged, so every architecture has an inference form.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -25,6 +26,7 @@ from transduce.model.seq2seq import Seq2Seq
 
 Precision = Literal["fp32", "bf16", "int8"]
 ROWS = 64  # for how many rows oneDNN chooses the layout of packed weights
+TABLE = 1 << 25  # most numbers of a table of the gates' inputs, 64 MiB in bf16
 MIDDLE = 128  # of unsigned activations: what stands for zero
 
 
@@ -54,9 +56,14 @@ def pack(model: Seq2Seq, precision: Precision) -> Seq2Seq:
     kept = RowQuantized if precision == "int8" else PackedLinear
     with torch.no_grad():
         model.scale_embeddings()
+        first = model.first_fed_by_tokens()
+        if first is not None and model.target_embedding.num_embeddings * first.gates <= TABLE:
+            table = input_table(first, model.target_embedding.weight)
+            model.step_embedding = nn.Embedding.from_pretrained(table)
         for module in list(model.modules()):
             if isinstance(module, RecurrentLayer):
-                module.cell = PackedCell(module, kept, dtype)
+                given = module is first and model.step_embedding is not None
+                module.cell = PackedCell(module, kept, dtype, given)
             elif isinstance(module, OutputLayer):
                 module.product = kept(module.weight, module.bias, dtype)
             for name, child in list(module.named_children()):
@@ -116,38 +123,39 @@ class RowQuantized:
         return answer.view(*x.shape[:-1], self.outputs)
 
 
+Kept = type[PackedLinear] | type[RowQuantized]
+
+
 class PackedCell:
-    """One position of a recurrent layer, its gates in one product (two for a GRU)."""
+    """One position of a recurrent layer, its gates in one product (two for a GRU).
+
+    With `given`, what the input says to the gates comes from `input_table` instead of the input,
+    and half of the product is spared.
+    """
 
     def __init__(
-        self,
-        layer: RecurrentLayer,
-        kept: type[PackedLinear] | type[RowQuantized],
-        dtype: torch.dtype,
+        self, layer: RecurrentLayer, kept: Kept, dtype: torch.dtype, given: bool = False
     ) -> None:
-        rnn = layer.rnn
-        w_x, w_h, b_x, b_h = (getattr(rnn, f"{n}_l0") for n in _NAMES)
-        self.kind = layer.kind
-        self.size = rnn.hidden_size
+        self.kind, self.size, self.given = layer.kind, layer.rnn.hidden_size, given
+        w_x, w_h, b_x, b_h = _gates(layer)
         if self.kind == "gru":
-            self.of_input = kept(w_x, b_x, dtype)
+            self.of_input: Callable[[Tensor], Tensor] = _same if given else kept(w_x, b_x, dtype)
             self.of_hidden = kept(w_h, b_h, dtype)
-            return
-        weight, bias = torch.cat([w_x, w_h], dim=1), b_x + b_h
-        if self.kind == "lstm":
-            # tanh(x) = 2 sigmoid(2 x) - 1, so that one pass over the gates does all four.
-            twice = torch.ones(4, device=bias.device)
-            twice[_CELL] = 2
-            rows = twice.repeat_interleave(self.size)
-            weight, bias = weight * rows.unsqueeze(1), bias * rows
-        self.product = kept(weight, bias, dtype)
+        elif given:
+            self.of_hidden = kept(w_h, None, dtype)
+        else:
+            self.of_both = kept(torch.cat([w_x, w_h], dim=1), b_x + b_h, dtype)
 
     def __call__(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """x (N, D), state -> outputs (N, size), state."""
+        """x (N, D), or rows of the table (N, gates x size); state -> outputs (N, size), state."""
+        before = state.hidden.to(x.dtype)
         if self.kind == "gru":
-            hidden = self._gru(x, state.hidden)
+            hidden = self._gru(x, before)
             return hidden, LayerState(hidden)
-        gates = self.product(torch.cat([x, state.hidden.to(x.dtype)], dim=-1))
+        if self.given:
+            gates = x + self.of_hidden(before)
+        else:
+            gates = self.of_both(torch.cat([x, before], dim=-1))
         if self.kind == "rnn":
             hidden = gates.tanh().to(x.dtype)
             return hidden, LayerState(hidden)
@@ -162,6 +170,27 @@ class PackedCell:
         r, z = (of_input + of_hidden)[:, : 2 * self.size].sigmoid_().chunk(2, dim=1)
         n = torch.addcmul(of_input[:, 2 * self.size :], r, of_hidden[:, 2 * self.size :]).tanh_()
         return torch.lerp(n, hidden.float(), z).to(x.dtype)
+
+
+def input_table(layer: RecurrentLayer, embeddings: Tensor) -> Tensor:
+    """What each row of embeddings (V, D) says to the gates of a layer: (V, gates x size)."""
+    w_x, _, b_x, b_h = _gates(layer)
+    return torch.addmm(b_x if layer.kind == "gru" else b_x + b_h, embeddings, w_x.t())
+
+
+def _gates(layer: RecurrentLayer) -> list[Tensor]:
+    """Weights (gates x size, D) of input and hidden, and their biases, for a packed cell."""
+    weights = [getattr(layer.rnn, f"{name}_l0").detach() for name in _NAMES]
+    if layer.kind != "lstm":
+        return weights
+    # tanh(x) = 2 sigmoid(2 x) - 1, so that one pass over the gates does all four.
+    rows = torch.ones(4, layer.rnn.hidden_size, device=weights[0].device)
+    rows[_CELL] = 2
+    return [(weight.t() * rows.flatten()).t() for weight in weights]
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 _CELL = 2  # in torch's order: input, forget, cell, output

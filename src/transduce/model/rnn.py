@@ -57,6 +57,11 @@ class RecurrentLayer(nn.Module):
         self.rnn = KINDS[kind](input_size, size, batch_first=True)
         self.cell: Cell | None = None  # one step in the inference form (`packing`)
 
+    @property
+    def gates(self) -> int:
+        """How many numbers the gates of one position are."""
+        return GATES[self.kind] * self.rnn.hidden_size
+
     def forward(self, x: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
         """Run over x (N, T, D) from `state` (zeros if None) -> outputs (N, T, size), end state."""
         first: Tensor | tuple[Tensor, Tensor] | None = None

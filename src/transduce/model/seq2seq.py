@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transduce.model.decoder import DecoderState, RecurrentDecoder
 from transduce.model.encoder import RecurrentEncoder
 from transduce.model.output import OutputLayer
-from transduce.model.rnn import Dropout, drop_words
+from transduce.model.rnn import Dropout, RecurrentLayer, drop_words
 from transduce.model.state import Features, Memory, State, Step, StepFeatures
 
 
@@ -38,6 +38,8 @@ class Seq2Seq(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.output = output
+        # In the inference form: what each token says to the first decoder layer (`packing`).
+        self.step_embedding: nn.Embedding | None = None
         self.embedding_scale = embedding_scale
         self.embedding_dropout = Dropout(embedding_dropout)
         self.word_dropout = word_dropout
@@ -69,7 +71,10 @@ class Seq2Seq(nn.Module):
     def step_features(self, tokens: Tensor, state: State) -> StepFeatures:
         """A step as far as the output layer."""
         assert isinstance(state, DecoderState)
-        embedded = self._embed(self.target_embedding, tokens)
+        if self.step_embedding is not None:
+            embedded = self.step_embedding(tokens)
+        else:
+            embedded = self._embed(self.target_embedding, tokens)
         values, state, attention = self.decoder.step(embedded, state)
         return StepFeatures(self.output_dropout(values), state, attention)
 
@@ -85,6 +90,12 @@ class Seq2Seq(nn.Module):
         """Log-probabilities (B, T, V) and attention (B, T, S) of teacher-forced targets."""
         features = self.features(self.encode(source, lengths), target_input)
         return self.output.log_probs(features.values), features.attention
+
+    def first_fed_by_tokens(self) -> RecurrentLayer | None:
+        """The decoder's first layer, if it is fed by the embedded token and nothing else."""
+        first = self.decoder.layers[0]
+        assert isinstance(first, RecurrentLayer)
+        return first if self.decoder.feeding == "parallel" else None
 
     def scale_embeddings(self) -> None:
         """Multiply the scale of embeddings into their weights, untying them from the output."""
