@@ -14,7 +14,7 @@ from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
 from transduce.errors import DataError, UsageError
 from transduce.folder import ModelFolder, open_folder
-from transduce.inputs import Source, Text, in_pairs, joined, read_texts
+from transduce.inputs import WINDOW, Source, Text, in_pairs, joined, read_texts
 from transduce.model.build import build_model
 from transduce.model.device import bound_kernel_caches, find_device
 from transduce.model.seq2seq import Seq2Seq
@@ -28,8 +28,6 @@ from transduce.search.forced import Forced, force_score
 from transduce.search.hypothesis import Hypothesis
 from transduce.search.scoring import normalise
 from transduce.search.unknown import replace_unknown
-
-WINDOW = 2048  # inputs read ahead, sorted by length and decoded together
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -8,14 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from transduce.commands.searching import SearchChoice
 from transduce.data.files import damage, open_bytes
 from transduce.disk import atomic_write
 from transduce.errors import UsageError
+from transduce.folder import is_exported
+from transduce.inputs import WINDOW
 from transduce.output import Output, Scored, json_line
-from transduce.transducer import WINDOW, Transducer, load
+
+if TYPE_CHECKING:
+    from transduce.runtime import ExportedModel
+    from transduce.transducer import Transducer
 
 _SHOWN = 20  # reasons told one by one on stderr; the rest are counted
 
@@ -41,7 +46,7 @@ def run_predict(
 ) -> None:
     """Decode the lines of a file or of standard input."""
     with binary_lines(file) as lines:
-        transducer = load_models(model, device, threads)
+        transducer = load_any(model, device, threads)
         if task is not None and transducer.task not in _TASKS[task]:
             raise UsageError(f"{model}: a model for {transducer.task}, so use `transduce predict`")
         terminal = file == "-" and sys.stdin.isatty()
@@ -77,8 +82,22 @@ def run_score(
         reasons.summary()
 
 
+def load_any(names: str, device: str, threads: int | None) -> Transducer | ExportedModel:
+    """What decodes: an exported folder, a model folder, or several joined by commas."""
+    if not is_exported(names):
+        return load_models(names, device, threads)
+    # Without torch, which takes longer to import than the runtime takes to answer.
+    from transduce import runtime
+
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"--device {device}: an exported model runs on the CPU")
+    return runtime.load(names, threads=threads)
+
+
 def load_models(names: str, device: str, threads: int | None) -> Transducer:
     """The model folder, or folders joined by commas as an ensemble."""
+    from transduce.transducer import load
+
     if threads is not None:
         import torch
 
