@@ -32,11 +32,10 @@ def run_export(model: Path, out: Path, precision: str, sample: str | None) -> No
     for warning in done.warnings:
         print(f"transduce: warning: {precision}: {warning}", file=sys.stderr)
     parity = done.parity
-    what = "random sources" if sample is None else f"sources of {sample}"
     print(f"{out}: {precision}, {done.size / 1e6:.1f} MB")
     print(
-        f"checked on {parity.sources} {what}, {parity.positions} positions: log-probabilities "
-        f"differ by at most {parity.log_prob:.2g} (those of the chosen tokens by "
+        f"checked on {parity.sources} {done.checked_on}, {parity.positions} positions: "
+        f"log-probabilities differ by at most {parity.log_prob:.2g} (those of the chosen tokens by "
         f"{parity.mean_log_prob:.2g} on average), {parity.equal} of {parity.sources} "
         "hypotheses are equal"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from transduce.errors import TransduceError, UsageError
 from transduce.export.decoder import step_graph
 from transduce.export.encoder import encoder_graph
 from transduce.export.graph import Graph, Precision
-from transduce.export.parity import TOLERANCES, Ids, Parity, compare, random_sources
+from transduce.export.parity import TOLERANCES, Parity, compare
+from transduce.export.sample import checked_on
 from transduce.folder import (
     EXPORTED,
     MANIFEST,
@@ -26,27 +26,27 @@ from transduce.folder import (
     open_folder,
     publish,
 )
-from transduce.inputs import Text, read_texts
+from transduce.inputs import Text
 from transduce.model.build import build_model
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.weights import load_weights
 from transduce.recipe import ModelOptions, Recipe, SearchOptions, TextOptions
 from transduce.runtime.folder import DECODER, ENCODER, EXPORT_FORMAT, FILES
 from transduce.runtime.network import Network
-from transduce.runtime.options import SEARCH_NAMES, Search, search_options
+from transduce.runtime.options import SEARCH_NAMES, search_options
 
-SAMPLE = 200  # lines of a sample that are looked at
 _SCHEMA = ("type", "enum", "minimum", "maximum", "exclusiveMinimum")
 
 
 @dataclass(frozen=True)
 class Exported:
     """What was written: the folder, the size of its graphs in bytes, how far they are from the
-    model, and what of that is beyond the tolerance (8 bits only: in float32 it is an error)."""
+    model and on what, and what of that is beyond the tolerance (in float32 it is an error)."""
 
     path: Path
     size: int
     parity: Parity
+    checked_on: str
     warnings: list[str]
 
 
@@ -59,9 +59,10 @@ def export_model(
 ) -> Exported:
     """Write the graphs of a model folder into the folder `out`, after checking them.
 
-    `sample` are texts to check them on; without, random words are. Nothing is written unless the
-    check passes. Errors: FolderError for a model folder that is missing or damaged, UsageError when
-    `out` holds something else, TransduceError when the graphs do not answer as the model does.
+    `sample` are texts to check them on; without, sources of the recipe's validation data are, if
+    it is on this machine, or else random words. Nothing is written unless the check passes.
+    Errors: FolderError for a model folder that is missing or damaged, UsageError when `out` holds
+    something else, TransduceError when the graphs do not answer as the model does.
     """
     out = Path(out)
     _check_free(out)
@@ -74,11 +75,11 @@ def export_model(
     torch_model.eval()
     search = _search_entry(recipe)
     options = search_options(search["values"], search["allowed"], where=str(folder.path))
-    sources = _sources(source, sample, options)
+    sources, label = checked_on(recipe, source, options, sample)
     graphs = graphs_of(torch_model, recipe.model, target.size, precision)
     network = Network(graphs[ENCODER], graphs[DECODER], torch.get_num_threads())
     tolerance = TOLERANCES[precision]
-    parity = compare(torch_model, network, sources, options, tie=tolerance.log_prob)
+    parity = compare(torch_model, network, sources, options)
     problems = parity.beyond(tolerance)
     if problems and precision == "fp32":
         raise TransduceError(
@@ -92,10 +93,10 @@ def export_model(
         "source": _side_entry(recipe.source),
         "target": _side_entry(recipe.target),
         "search": search,
-        "parity": asdict(parity),
+        "parity": {"checked_on": label, **asdict(parity)},
     }
     _write(out, folder, graphs, entry)
-    return Exported(out, sum(map(len, graphs.values())), parity, problems)
+    return Exported(out, sum(map(len, graphs.values())), parity, label, problems)
 
 
 def graphs_of(
@@ -122,16 +123,6 @@ def _check_free(out: Path) -> None:
         raise UsageError(f"{out}: is a model folder; export to another one")
     if any(out.iterdir()):
         raise UsageError(f"{out}: is not empty; export to a new folder")
-
-
-def _sources(side: TextSide, sample: Iterable[Text] | None, options: Search) -> list[Ids]:
-    if sample is None:
-        return list(random_sources(side.size))
-    texts = list(islice(sample, SAMPLE))
-    found = [source.ids for source in read_texts(side, texts, options.max_source) if source.ids]
-    if not found:
-        raise UsageError("the sample has no line that the model can read")
-    return list(found)
 
 
 def _search_entry(recipe: Recipe) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class Graph:
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._renamed: dict[str, str] = {}  # values that are outputs, and their names as such
 
     # ------------------------------------------------------------------------- nodes and edges
 
@@ -53,7 +54,11 @@ class Graph:
 
     def output(self, name: str, value: str, kind: int, shape: Shape) -> None:
         """Declare `value` an output of the graph under `name`."""
-        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        made = any(value in node.output for node in self._nodes)
+        if made and value not in self._renamed:
+            self._renamed[value] = name
+        else:  # an input handed on, or one value under two names
+            self._nodes.append(helper.make_node("Identity", [value], [name]))
         self._outputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
 
     def add(
@@ -187,6 +192,9 @@ class Graph:
 
     def model(self, name: str) -> bytes:
         """The whole as the bytes of an .onnx file, checked by ONNX's own checker."""
+        for node in self._nodes:
+            for edges in (node.input, node.output):
+                edges[:] = [self._renamed.get(edge, edge) for edge in edges]
         graph = helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, list(self._initializers.values())
         )

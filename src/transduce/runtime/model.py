@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -60,7 +61,7 @@ class ExportedModel:
         """How many weights the model has, those shared by several layers counted once."""
         return int(self.folder.about["parameters"])
 
-    @property
+    @cached_property
     def recipe(self) -> Recipe:
         """The recipe of the model, read when asked for (it needs pydantic and PyYAML)."""
         from transduce.recipe_files import load_recipe

@@ -7,7 +7,7 @@ that `recipe.SearchOptions` itself produces, so that an option is still typed in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
@@ -43,6 +43,10 @@ class Search:
     replace_unknown: bool
     batch_tokens: int
     max_source: int
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Names and values, as iterating over the recipe's section gives them."""
+        return iter((field.name, getattr(self, field.name)) for field in fields(self))
 
 
 SEARCH_NAMES = tuple(field.name for field in fields(Search))
