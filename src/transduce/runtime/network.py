@@ -142,6 +142,9 @@ def _session(model: Path | bytes, threads: int | None) -> Any:
     onnxruntime.set_default_logger_severity(_SILENT)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT
+    # Threads that wait for work by spinning take the processor from the search between two steps,
+    # and from everything else on the machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     given = model if isinstance(model, bytes) else os.fspath(model)
