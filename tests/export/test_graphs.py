@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 from transduce.errors import TransduceError
 from transduce.export import recurrent
 from transduce.export.exporting import graphs_of
-from transduce.export.graph import quantized
+from transduce.export.graph import Graph, quantized
 from transduce.export.parity import Parity, compare
 from transduce.model import Seq2Seq, build_model
 from transduce.recipe import (
@@ -27,6 +28,7 @@ from transduce.runtime.folder import DECODER, ENCODER
 from transduce.runtime.network import Network
 from transduce.runtime.options import Search
 
+FLOAT = onnx.TensorProto.FLOAT
 KINDS = ("lstm", "gru", "rnn")
 ATTENTIONS = ("none", "dot", "scaled_dot", "general", "additive", "multi_head")
 FEEDINGS = ("parallel", "input", "context")
@@ -199,6 +201,29 @@ def test_a_graph_that_differs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
     """torch's order of gates where ONNX wants its own."""
     monkeypatch.setitem(recurrent.ORDER, "lstm", [0, 1, 2, 3])
     assert parity_of(*make()).log_prob > 0.01
+
+
+def test_rows_of_a_product_in_eight_bits_do_not_know_each_other() -> None:
+    """One scale for all of them would leave nothing of a small row beside a large one."""
+    rng = np.random.default_rng(1)
+    weights = {
+        "w": rng.standard_normal((7, 16)).astype(np.float32),
+        "b": rng.standard_normal(7).astype(np.float32),
+    }
+    graph = Graph(weights, "int8")
+    product = graph.linear(graph.input("x", FLOAT, ["N", 16]), "w", "b")
+    graph.output("y", product, FLOAT, ["N", 7])
+    session = onnxruntime.InferenceSession(graph.model("product"))
+    x = rng.standard_normal((4, 16)).astype(np.float32)
+    x[2] *= 1e4
+    x[3] = 0
+    (together,) = session.run(None, {"x": x})
+    for row in range(4):
+        (alone,) = session.run(None, {"x": x[row : row + 1]})
+        np.testing.assert_array_equal(alone[0], together[row])
+    exact = x @ weights["w"].T + weights["b"]
+    assert (np.abs(together - exact) <= 0.02 * np.abs(x).max(axis=1, keepdims=True) * 16).all()
+    np.testing.assert_array_equal(together[3], weights["b"])
 
 
 def test_quantization_is_within_half_a_level_of_each_row() -> None:
