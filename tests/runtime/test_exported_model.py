@@ -239,6 +239,16 @@ def test_predict_needs_no_torch_for_an_exported_folder(
     assert run.stderr == "transduce: line 2: blank input\n"
 
 
+def test_a_model_folder_without_torch_is_a_message_and_no_traceback(untrained: Path) -> None:
+    code = (
+        "import sys\nfrom transduce.cli import main\n"
+        f"sys.argv = ['transduce', 'predict', {str(untrained)!r}]\nmain()\n"
+    )
+    run = run_without(("torch",), code)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("transduce: this needs torch, which is not installed")
+
+
 def test_without_onnxruntime_it_is_said_what_to_install(exported: Path) -> None:
     code = f"import transduce.runtime\ntransduce.runtime.load({str(exported)!r})\n"
     run = run_without(("onnxruntime",), code)
@@ -320,6 +330,22 @@ def test_a_newer_or_incomplete_entry_is_refused(copy: Path) -> None:
         transduce.runtime.load(copy)
     rewrite(copy, format=None)
     with pytest.raises(FolderError, match="not the manifest of an exported folder"):
+        transduce.runtime.load(copy)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": {"tokenizer": "characters"}},
+        {"target": "symbols"},
+        {"search": {"values": {}}},
+        {"search": {"values": {"beam": 5}, "allowed": {"beam": {"type": "integer"}}}},
+    ],
+    ids=str,
+)
+def test_a_damaged_entry_is_told_and_no_traceback(copy: Path, changes: dict[str, Any]) -> None:
+    rewrite(copy, **changes)
+    with pytest.raises(FolderError, match=r"manifest\.json: damaged"):
         transduce.runtime.load(copy)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from transduce.data.tokenizers.base import UNK
-from transduce.folder import RECIPE
+from transduce.errors import FolderError
+from transduce.folder import MANIFEST, RECIPE
 from transduce.hypotheses import Hypothesis, replace_unknown
 from transduce.inputs import WINDOW, Source, Text, joined, read_texts
 from transduce.output import Output, one_line
@@ -31,7 +33,12 @@ def load(folder: str | Path, *, threads: int | None = None) -> ExportedModel:
     """
     opened = open_exported(Path(folder))
     network = Network(opened.path / ENCODER, opened.path / DECODER, threads)
-    return ExportedModel(opened, network)
+    try:
+        return ExportedModel(opened, network)
+    except (KeyError, TypeError, ValueError, re.error) as error:
+        # The one file without a checksum.
+        name = opened.path / MANIFEST
+        raise FolderError(f"{name}: damaged ({error!r}). Export it again") from error
 
 
 class ExportedModel:
@@ -46,6 +53,7 @@ class ExportedModel:
         self.network = network
         self.source = folder.side("source")
         self.target = folder.side("target")
+        self.search_options()  # a damaged folder says so when it is loaded, not when it is asked
 
     @property
     def task(self) -> str:
