@@ -40,7 +40,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		"$$(grep '^torch==' constraints.txt | cut -d' ' -f1)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[dev,tensorboard]'
+		-c constraints.txt -e '.[dev,export,tensorboard]'
 	touch $@
 
 clean:

@@ -22,6 +22,24 @@ def untrained_too(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("models") / "untrained-too", seed=2)
 
 
+@pytest.fixture(scope="session")
+def exported(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `untrained`, exported."""
+    return export(untrained, tmp_path_factory.mktemp("models") / "exported", "fp32")
+
+
+@pytest.fixture(scope="session")
+def exported8(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in 8 bits."""
+    return export(untrained, tmp_path_factory.mktemp("models") / "exported8", "int8")
+
+
+def export(model: Path, out: Path, precision: Any) -> Path:
+    from transduce.export import export_model
+
+    return export_model(model, out, precision=precision, sample=list(WORDS)).path
+
+
 def make_folder(path: Path, *, seed: int, **model: Any) -> Path:
     """Write the model folder that training would, without training."""
     import torch

@@ -54,6 +54,7 @@ def lines_of(text: str) -> list[str]:
             for name in ["demo", "train", "predict", "translate", "score", "evaluate"]
         ),
         *([name, "--help"] for name in ["inspect", "figure", "data", "average", "transcribe"]),
+        ["export", "--help"],
         *(["figure", name, "-h"] for name in ("attention", "curves", "lengths")),
         *(["data", name, "-h"] for name in ("list", "get", "check")),
         ["--help"],

@@ -20,8 +20,12 @@ WITHOUT_TORCH = [
     "transduce.data.check",
     "transduce.data.corpus",
     "transduce.data.text",
+    "transduce.hypotheses",
+    "transduce.inputs",
+    "transduce.runtime",
+    "transduce.commands.predict",
 ]
-LATE = ("matplotlib", "sacrebleu", "sacremoses", "rapidfuzz", "tensorboard")
+LATE = ("matplotlib", "sacrebleu", "sacremoses", "rapidfuzz", "tensorboard", "onnx", "onnxruntime")
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)

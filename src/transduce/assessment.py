@@ -14,6 +14,7 @@ from transduce.errors import DataError, UsageError
 from transduce.evaluation.metrics import Score, compute, group_by_source, metric
 from transduce.output import Output
 from transduce.recipe import METRICS, CorpusOptions, Recipe
+from transduce.runtime import ExportedModel
 from transduce.transducer import Transducer
 
 
@@ -73,7 +74,7 @@ def read_trial(
 
 
 def assess(
-    model: Transducer,
+    model: Transducer | ExportedModel,
     trial: Trial,
     *,
     metrics: Sequence[str] | None = None,
@@ -84,7 +85,8 @@ def assess(
 
     `progress` is told how many outputs there are so far. Errors: UsageError for an unknown metric.
     """
-    names = metric_names(model.recipe, metrics)
+    recipe = model.recipe
+    names = metric_names(recipe, metrics)
     outputs: list[Output] = []
     begin = time.perf_counter()
     for output in model.stream(trial.sources, **search):
@@ -97,9 +99,9 @@ def assess(
         names,
         [output.text for output in outputs],
         trial.references,
-        source_language=model.recipe.source.language,
-        target_language=model.recipe.target.language,
-        bootstrap=model.recipe.evaluation.bootstrap,
+        source_language=recipe.source.language,
+        target_language=recipe.target.language,
+        bootstrap=recipe.evaluation.bootstrap,
     )
     return Assessment(trial.label, trial.sources, trial.references, outputs, scores, seconds)
 

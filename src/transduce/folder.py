@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from transduce.recipe import Recipe
 
 FORMAT_VERSION = 1
+EXPORTED = "exported"  # the manifest's entry that tells an exported folder (`runtime`, `export`)
 RECIPE = "recipe.yaml"
 WEIGHTS = "weights.safetensors"
 SHORTLIST = "shortlist.safetensors"
@@ -107,14 +108,15 @@ def write_manifest(
     target_language: str | None,
     extra: Mapping[str, Any] | None = None,
     replacing: Mapping[str, Path] | None = None,
+    names: frozenset[str] = LISTED,
 ) -> None:
-    """List every file that loading needs, with sha256 and size. Written last.
+    """List every file of `names` there is, with sha256 and size. Written last.
 
     `replacing` names files that are about to be renamed into place: both the old and the new
     content are then valid, so that a process killed between two renames leaves a whole folder.
     """
     folder = Path(folder)
-    listed = [p for p in folder.iterdir() if p.is_file() and p.name in LISTED]
+    listed = [p for p in folder.iterdir() if p.is_file() and p.name in names]
     files: dict[str, Any] = {path.name: digest(path) for path in listed}
     for name, path in (replacing or {}).items():
         old = files.get(name)
@@ -140,8 +142,11 @@ def publish(
     source_language: str | None,
     target_language: str | None,
     extra: Mapping[str, Any] | None = None,
+    names: frozenset[str] = LISTED,
 ) -> None:
     """Replace files of a model folder together with its manifest; it can be opened at any moment.
+
+    The manifest lists every file of `names` in the folder, replaced or not.
 
     Errors: FolderError when the disk is full or not writable; the old files then stay.
     """
@@ -152,6 +157,7 @@ def publish(
         "source_language": source_language,
         "target_language": target_language,
         "extra": extra,
+        "names": names,
     }
     try:
         for name, data in files.items():
@@ -217,16 +223,39 @@ def open_folder(path: str | os.PathLike[str]) -> ModelFolder:
     from transduce.recipe_files import load_recipe
 
     path = Path(path)
+    if is_exported(path):
+        raise FolderError(
+            f"{path}: an exported folder, which can predict and be evaluated; for anything else "
+            "give the model folder it was made from"
+        )
+    manifest = verified_manifest(path, (RECIPE, WEIGHTS), again="train it again")
+    return ModelFolder(path, load_recipe(path / RECIPE), manifest)
+
+
+def is_exported(path: str | os.PathLike[str]) -> bool:
+    """Whether this is a folder that `transduce export` wrote, whole or not."""
+    try:
+        manifest = json.loads((Path(path) / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and EXPORTED in manifest
+
+
+def verified_manifest(path: Path, needed: Sequence[str], *, again: str) -> dict[str, Any]:
+    """The manifest of a folder whose files are those it lists, `needed` ones among them.
+
+    `again` is the advice for a damaged folder. Errors: FolderError.
+    """
     for attempt in range(5):
         manifest = read_manifest(path)
-        problem = _check(path, manifest)
+        problem = _check(path, manifest, needed)
         if problem is None:
-            return ModelFolder(path, load_recipe(path / RECIPE), manifest)
+            return manifest
         # A training may have replaced files while they were read: then the manifest is new, too.
         time.sleep(0.05 * attempt)
         if read_manifest(path) == manifest:
             break
-    raise FolderError(f"{problem}. Copy the folder again, or train it again")
+    raise FolderError(f"{problem}. Copy the folder again, or {again}")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -256,9 +285,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check(path: Path, manifest: dict[str, Any]) -> str | None:
+def _check(path: Path, manifest: dict[str, Any], needed: Sequence[str]) -> str | None:
     """What is wrong with the files of a folder, or None."""
-    for name in (RECIPE, WEIGHTS):
+    for name in needed:
         if name not in manifest["files"]:
             return f"{path / MANIFEST}: lists no {name}"
     for name, entry in manifest["files"].items():

@@ -10,6 +10,8 @@ from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
 from transduce.errors import DataError
 
+WINDOW = 2048  # inputs read ahead, sorted by length and decoded together
+
 Text: TypeAlias = str | bytes  # bytes: a line as it stands in a file, UTF-8 or not
 
 

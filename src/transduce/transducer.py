@@ -14,7 +14,7 @@ from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
 from transduce.errors import DataError, UsageError
 from transduce.folder import SHORTLIST, ModelFolder, open_folder
-from transduce.inputs import Source, Text, in_pairs, joined, read_texts
+from transduce.inputs import WINDOW, Source, Text, in_pairs, joined, read_texts
 from transduce.model.build import build_model
 from transduce.model.device import bound_kernel_caches, find_device
 from transduce.model.inference import Chosen, settle
@@ -32,8 +32,6 @@ from transduce.search.hypothesis import Hypothesis
 from transduce.search.interface import SearchModel
 from transduce.search.scoring import normalise
 from transduce.search.unknown import replace_unknown
-
-WINDOW = 2048  # inputs read ahead, sorted by length and decoded together
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

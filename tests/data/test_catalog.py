@@ -16,7 +16,7 @@ from threading import Thread
 import pytest
 
 from transduce.data import catalog
-from transduce.data.catalog import CATALOG, Dataset, File, Split, cache_root, resolve
+from transduce.data.catalog import CATALOG, Dataset, File, Split, cache_root, is_here, resolve
 from transduce.data.corpus import open_corpora
 from transduce.errors import DataError, UsageError
 from transduce.recipe import CorpusOptions
@@ -202,3 +202,21 @@ def test_a_damaged_file_in_the_cache_is_told(monkeypatch: pytest.MonkeyPatch) ->
     path.write_bytes(b"damaged")
     with pytest.raises(DataError, match="delete or replace it"):
         resolve("small:train")
+
+
+def test_what_is_here_is_known_without_fetching(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    added(monkeypatch, "http://127.0.0.1:9/never-asked")
+    assert not is_here("small:train")
+    kept = cache_root() / "data" / "small" / "pairs.tsv"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(TEXT)
+    assert is_here("small:train")
+    kept.unlink()
+    (tmp_path / "data" / "small").mkdir(parents=True)
+    (tmp_path / "data" / "small" / "pairs.tsv.gz").write_bytes(gzip.compress(TEXT))
+    monkeypatch.setenv("TRANSDUCE_DATA", str(tmp_path / "data"))
+    assert is_here("small:train")
+    with pytest.raises(UsageError, match="unknown data set"):
+        is_here("smell:train")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from transduce import __version__
-from transduce.cli import data, figures, models
+from transduce.cli import data, exporting, figures, models
 
 app = typer.Typer(
     name="transduce",
@@ -65,6 +65,7 @@ for name, hidden in (("translate", False), ("transcribe", True), ("summarize", T
 app.command("score")(models.score)
 app.command("evaluate")(models.evaluate)
 app.command("inspect")(models.inspect)
+app.command("export")(exporting.export)
 app.add_typer(figure_app, name="figure")
 figure_app.command("attention")(figures.attention)
 figure_app.command("curves")(figures.curves)

@@ -30,6 +30,14 @@ def guarded(run: Callable[P, None]) -> Callable[P, None]:
         except TransduceError as error:
             print(f"transduce: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
+        except ModuleNotFoundError as error:
+            name = (error.name or "").partition(".")[0]
+            if name in ("", "transduce"):
+                raise
+            # Where only the runtime was installed, or an extra was not.
+            message = f"this needs {name}, which is not installed (pip install transduce)"
+            print(f"transduce: {message}", file=sys.stderr)
+            raise typer.Exit(1) from None
         except BrokenPipeError:
             # The reader has had enough. At exit Python would flush into the closed pipe again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

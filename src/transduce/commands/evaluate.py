@@ -18,7 +18,7 @@ from transduce.assessment import (
     read_trial,
     test_corpora,
 )
-from transduce.commands.predict import line_writer, load_models
+from transduce.commands.predict import line_writer, load_any
 from transduce.commands.searching import SearchChoice
 from transduce.commands.showing import console, progress_bar, scores_table, table
 from transduce.errors import DataError, UsageError
@@ -26,9 +26,10 @@ from transduce.evaluation.buckets import LengthRow, score_by_length
 from transduce.evaluation.report import ReportRow, write_report
 from transduce.evaluation.significance import Comparison, compare
 from transduce.output import json_line
-from transduce.recipe import SearchOptions
+from transduce.runtime import ExportedModel
 from transduce.transducer import Transducer
 
+Model = Transducer | ExportedModel
 Chosen = tuple[str | None, str | None, str | None, str | None]  # --data --source --target --table
 
 
@@ -50,14 +51,14 @@ def run_evaluate(
     if report is not None and report.suffix not in (".html", ".md"):
         raise UsageError(f"{report}: a report is .html or .md")
     corpora = chosen_corpora(*chosen)
-    first = load_models(model, device, None, precision)
+    first = load_any(model, device, None, precision)
     names = metric_names(first.recipe, metrics)  # before minutes of decoding
     options = search.options(first)
     trial = trial_for(first, corpora, limit)
     assessment = assess_with_bar(first, trial, metrics=names, **options)
     comparisons: list[Comparison] = []
     if against is not None:
-        second = load_models(against, device, None, precision)
+        second = load_any(against, device, None, precision)
         if second.task != first.task:
             raise UsageError(
                 f"{against}: a model for {second.task}, while {model} is for {first.task}"
@@ -77,9 +78,7 @@ def run_evaluate(
             for hypothesis in assessment.hypotheses:
                 write(hypothesis)
     if report is not None:
-        _write_report(
-            report, model, first, assessment, comparisons, first.search_options(**options)
-        )
+        _write_report(report, model, first, assessment, comparisons, options)
     if json:
         print(json_line(_as_dict(model, assessment, comparisons)))
         return
@@ -88,7 +87,7 @@ def run_evaluate(
         console().print(f"report: {report}", markup=False)
 
 
-def trial_for(model: Transducer, corpora: list[Any], limit: int | None) -> Trial:
+def trial_for(model: Model, corpora: list[Any], limit: int | None) -> Trial:
     """The examples chosen on the command line, or else those the recipe names for testing."""
     # One word of a dictionary may have several right pronunciations, any of which will do.
     group = model.task == "pronunciation"
@@ -103,7 +102,7 @@ def trial_for(model: Transducer, corpora: list[Any], limit: int | None) -> Trial
         ) from None
 
 
-def assess_with_bar(model: Transducer, trial: Trial, **options: Any) -> Assessment:
+def assess_with_bar(model: Model, trial: Trial, **options: Any) -> Assessment:
     """`assess` with a bar on the terminal."""
     with progress_bar("decoding", len(trial.sources)) as progress:
         return assess(model, trial, progress=progress, **options)
@@ -167,10 +166,10 @@ def _as_dict(
 def _write_report(
     path: Path,
     name: str,
-    model: Transducer,
+    model: Model,
     assessment: Assessment,
     comparisons: Sequence[Comparison],
-    search: SearchOptions,
+    options: dict[str, Any],
 ) -> None:
     rows = [
         ReportRow(source, references, output.text)
@@ -188,13 +187,13 @@ def _write_report(
         details={
             "model": f"{name} ({model.task}, {model.parameters:,} parameters)",
             "data": f"{assessment.label}, {len(rows):,} examples",
-            "search": ", ".join(f"{k} {v}" for k, v in search.model_dump().items()),
+            "search": ", ".join(f"{k} {v}" for k, v in model.search_options(**options)),
         },
         target_language=model.recipe.target.language,
     )
 
 
-def lengths_of(model: Transducer, assessment: Assessment) -> list[LengthRow]:
+def lengths_of(model: Model, assessment: Assessment) -> list[LengthRow]:
     """The first score of an assessment by source length, in tokens."""
     return score_by_length(
         assessment.scores[0].name,

@@ -9,14 +9,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from transduce.commands.searching import SearchChoice
 from transduce.data.files import damage, open_bytes
 from transduce.disk import atomic_write
 from transduce.errors import UsageError
+from transduce.folder import is_exported
+from transduce.inputs import WINDOW
 from transduce.output import Output, Scored, json_line
-from transduce.transducer import WINDOW, Transducer, load
+
+if TYPE_CHECKING:
+    from transduce.runtime import ExportedModel
+    from transduce.transducer import Transducer
 
 _SHOWN = 20  # reasons told one by one on stderr; the rest are counted
 
@@ -67,9 +72,9 @@ def run_predict(
 
 def _load_for(
     task: str | None, model: str, device: str, threads: int | None, precision: str
-) -> Transducer:
+) -> Transducer | ExportedModel:
     """The model; UsageError if the name it is called by is for other tasks."""
-    transducer = load_models(model, device, threads, precision)
+    transducer = load_any(model, device, threads, precision)
     if task is not None and transducer.task not in _TASKS[task]:
         raise UsageError(f"{model}: a model for {transducer.task}, so use `transduce predict`")
     return transducer
@@ -98,10 +103,30 @@ def run_score(
         reasons.summary()
 
 
+def load_any(
+    names: str, device: str, threads: int | None, precision: str
+) -> Transducer | ExportedModel:
+    """What decodes: an exported folder, a model folder, or several joined by commas."""
+    if not is_exported(names):
+        return load_models(names, device, threads, precision)
+    # Without torch, which takes longer to import than the runtime takes to answer.
+    from transduce import runtime
+
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"--device {device}: an exported model runs on the CPU")
+    if precision != "auto":
+        raise UsageError(
+            f"--precision {precision}: an exported model keeps the precision of its export"
+        )
+    return runtime.load(names, threads=threads)
+
+
 def load_models(
     names: str, device: str, threads: int | None, precision: str = "auto"
 ) -> Transducer:
     """The model folder, or folders joined by commas as an ensemble."""
+    from transduce.transducer import load
+
     if threads is not None:
         import torch
 

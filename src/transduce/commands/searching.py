@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transduce.errors import UsageError
-from transduce.recipe_files import parse_value
-from transduce.transducer import Transducer
+
+if TYPE_CHECKING:
+    from transduce.runtime import ExportedModel
+    from transduce.transducer import Transducer
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class SearchChoice:
     named: Mapping[str, Any]
     pairs: Sequence[str] = ()
 
-    def options(self, model: Transducer) -> dict[str, Any]:
+    def options(self, model: Transducer | ExportedModel) -> dict[str, Any]:
         """Keywords for decoding with `model`. Errors: UsageError for a wrong key or value."""
         chosen = {key: value for key, value in self.named.items() if value is not None}
         for pair in self.pairs:
@@ -34,6 +36,8 @@ class SearchChoice:
             if self.named.get(key) is not None:
                 flag = key.replace("_", "-")
                 raise UsageError(f"{where}: `{key}` is given by --{flag} as well; leave one out")
+            from transduce.recipe_files import parse_value
+
             chosen[key] = parse_value(text, where=where)
         model.search_options(**chosen)
         return chosen

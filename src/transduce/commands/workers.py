@@ -17,10 +17,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from transduce.commands.searching import SearchChoice
 from transduce.errors import TransduceError, UsageError
-from transduce.transducer import Transducer
+
+if TYPE_CHECKING:
+    from transduce.runtime import ExportedModel
+    from transduce.transducer import Transducer
 
 CHUNK = 1024  # lines sent at a time; enough to be sorted by length
 AHEAD = 2  # chunks a worker, the one it works on included
@@ -33,13 +37,13 @@ class Work:
     """What every worker does; sent to it once. `render` makes the line of an output, given its
     number and the output."""
 
-    load: Callable[[], Transducer]
+    load: Callable[[], Transducer | ExportedModel]
     search: SearchChoice
     render: Callable[..., str]
 
 
 _work: Work | None = None
-_model: Transducer | None = None
+_model: Transducer | ExportedModel | None = None
 
 
 def in_workers(lines: Iterable[bytes], work: Work, workers: int, chunk: int) -> Iterator[Answer]:

@@ -25,7 +25,7 @@ from transduce.data.files import COMPRESSED, sha256_of
 from transduce.data.formats import Layout
 from transduce.errors import DataError, UsageError
 
-__all__ = ["CATALOG", "Dataset", "File", "Split", "cache_root", "layout_of", "resolve"]
+__all__ = ["CATALOG", "Dataset", "File", "Split", "cache_root", "is_here", "layout_of", "resolve"]
 
 _TIMEOUT = 30.0  # seconds without an answer
 _NETWORK = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
@@ -39,6 +39,12 @@ def resolve(name: str) -> list[Path]:
     """
     dataset, split = _find(name)
     return [_locate(dataset, file) for file in split.files]
+
+
+def is_here(name: str) -> bool:
+    """Whether all files of `set:split` are on this machine. Errors: UsageError, as `resolve`."""
+    dataset, split = _find(name)
+    return all(_here(dataset, file) is not None for file in split.files)
 
 
 def layout_of(name: str) -> Layout:
@@ -80,22 +86,31 @@ def _nearest(name: str, known: list[str], otherwise: str) -> str:
 
 
 def _locate(dataset: Dataset, file: File) -> Path:
+    path, ours = _here(dataset, file) or (_kept(dataset, file), True)
+    if not path.is_file():
+        _fetch(dataset, file, path)
+    _check(path, file, strict=ours)
+    return path
+
+
+def _here(dataset: Dataset, file: File) -> tuple[Path, bool] | None:
+    """Where a file lies on this machine, and whether it must be the published one to the byte."""
     given = os.environ.get("TRANSDUCE_DATA")
     if given:
         base = Path(given).expanduser() / dataset.folder / file.path
         for suffix in ("", *COMPRESSED):
             path = base.with_name(base.name + suffix)
             if path.is_file():
-                _check(path, file)
-                return path
+                return path, True
     if file.package is not None and (found := _in_package(*file.package)) is not None:
-        _check(found, file, strict=False)
-        return found
-    kept = cache_root() / "data" / dataset.folder / (file.path + file.packed)
-    if not kept.is_file():
-        _fetch(dataset, file, kept)
-    _check(kept, file)
-    return kept
+        return found, False
+    kept = _kept(dataset, file)
+    return (kept, True) if kept.is_file() else None
+
+
+def _kept(dataset: Dataset, file: File) -> Path:
+    """Where a file lies once it has been fetched."""
+    return cache_root() / "data" / dataset.folder / (file.path + file.packed)
 
 
 def _in_package(package: str, path: str) -> Path | None:

@@ -9,15 +9,42 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from transduce.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
 from transduce.data.tokenizers.build import EXTENSIONS
 from transduce.errors import DataError
-from transduce.recipe import TextOptions
+
+if TYPE_CHECKING:
+    from transduce.recipe import TextOptions
+
+Rules = tuple[tuple[str, str], ...]  # regular expressions and what replaces their matches, in order
 
 # Control characters (NUL, tab, escape, …) and the two Unicode line ends. Format characters stay:
 # emoji and several scripts are misspelled without their joiners.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class Cutting(Protocol):
+    """How a side's text is cut: the part of `recipe.TokenizerOptions` that a trained one needs."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def dropout(self) -> float: ...
+
+
+class Reading(Protocol):
+    """How a side is read: `recipe.TextOptions`, or what an exported folder keeps of them."""
+
+    @property
+    def lowercase(self) -> bool: ...
+    @property
+    def normalize(self) -> str: ...
+    @property
+    def language(self) -> str | None: ...
+    @property
+    def tokenizer(self) -> Cutting: ...
 
 
 def clean(text: str) -> str:
@@ -28,13 +55,16 @@ def clean(text: str) -> str:
 class TextSide:
     """Source or target text: `options` say how it is normalised, `tokenizer` how it is cut.
 
-    Ids are without BOS and EOS; batches add them.
+    Ids are without BOS and EOS; batches add them. `punctuation` are the rules of
+    `normalize: punctuation` where they are at hand; else sacremoses is asked for them.
     """
 
-    def __init__(self, options: TextOptions, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, options: Reading, tokenizer: Tokenizer, punctuation: Rules | None = None
+    ) -> None:
         self.options = options
         self.tokenizer = tokenizer
-        self._normalize = normalizer(options)
+        self._normalize = normalizer(options, punctuation)
 
     @property
     def size(self) -> int:
@@ -87,14 +117,16 @@ class TextSide:
         return self.tokenizer.save(folder, stem)
 
     @classmethod
-    def load(cls, folder: Path, stem: str, options: TextOptions) -> TextSide:
+    def load(
+        cls, folder: Path, stem: str, options: Reading, punctuation: Rules | None = None
+    ) -> TextSide:
         """Read what `save` wrote; DataError when it is missing, damaged or of another kind."""
         wanted = options.tokenizer.kind
         path = folder / f"{stem}{EXTENSIONS[wanted]}"
         tokenizer = load_tokenizer(path, dropout=options.tokenizer.dropout)
         if tokenizer.kind != wanted:
             raise DataError(f"{path} holds a {tokenizer.kind} tokenizer; the recipe says {wanted}")
-        return cls(options, tokenizer)
+        return cls(options, tokenizer, punctuation)
 
 
 def train_sides(
@@ -130,8 +162,7 @@ def train_sides(
     return TextSide(source, first), TextSide(target, second)
 
 
-@functools.lru_cache(maxsize=64)
-def normalizer(options: TextOptions) -> Callable[[str], str]:
+def normalizer(options: Reading, punctuation: Rules | None = None) -> Callable[[str], str]:
     """The normalisation of a side as one function of the raw text.
 
     `punctuation` applies the rules of Moses' normalize-punctuation.perl for the side's language,
@@ -139,7 +170,9 @@ def normalizer(options: TextOptions) -> Callable[[str], str]:
     """
     form = options.normalize
     lower = options.lowercase
-    punctuation = _moses_punctuation(options.language) if form == "punctuation" else None
+    rules = None
+    if form == "punctuation":
+        rules = _applied(punctuation or moses_punctuation(options.language))
 
     def normalize(text: str) -> str:
         text = _CONTROL.sub(" ", text)
@@ -150,19 +183,28 @@ def normalizer(options: TextOptions) -> Callable[[str], str]:
             text = unicodedata.normalize("NFC", text)
         if lower:
             text = text.lower()
-        if punctuation is not None:
-            text = punctuation(text)
+        if rules is not None:
+            text = rules(text)
         return text.strip()
 
     return normalize
 
 
-def _moses_punctuation(language: str | None) -> Callable[[str], str]:
+@functools.lru_cache(maxsize=64)
+def moses_punctuation(language: str | None) -> Rules:
+    """The rules of Moses for a language (English where it has none of its own)."""
     from sacremoses import MosesPunctNormalizer
 
-    rules = MosesPunctNormalizer(lang=language or "en")
+    return tuple((find, put) for find, put in MosesPunctNormalizer(language or "en").substitutions)
+
+
+@functools.lru_cache(maxsize=64)
+def _applied(rules: Rules) -> Callable[[str], str]:
+    compiled = [(re.compile(find), put) for find, put in rules]
 
     def apply(text: str) -> str:
-        return str(rules.normalize(text))
+        for find, put in compiled:
+            text = find.sub(put, text)
+        return text
 
     return apply

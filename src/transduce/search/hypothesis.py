@@ -1,33 +1,7 @@
-"""What search returns."""
+"""What search returns. It is in `hypotheses`, which the runtime without torch shares."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from transduce.hypotheses.hypothesis import Hypothesis
 
-import numpy as np
-
-
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
-    """One decoded target.
-
-    ids: the target's tokens, without BOS and EOS.
-    score: log_prob normalised by length; what hypotheses are ranked by.
-    log_prob: natural logarithm of the probability of the whole target, EOS included.
-    token_scores: log-probability of each token and, last, of EOS; their sum is log_prob.
-    attention: (T, S) float32, T = len(ids) + 1 rows (the last for EOS), S real source positions
-        (the source's EOS last), rows sum to 1; None where the model has no attention.
-    finished: False if the model would have gone on beyond the longest target allowed.
-    """
-
-    ids: list[int]
-    score: float
-    log_prob: float
-    token_scores: list[float]
-    attention: np.ndarray | None = field(default=None, repr=False, compare=False)
-    finished: bool = True
-
-    @classmethod
-    def empty(cls) -> Hypothesis:
-        """The answer to an empty source: nothing, for certain, without asking the model."""
-        return cls(ids=[], score=0.0, log_prob=0.0, token_scores=[0.0])
+__all__ = ["Hypothesis"]

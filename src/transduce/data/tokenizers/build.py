@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transduce.data.tokenizers.base import Tokenizer
 from transduce.data.tokenizers.symbols import ByteTokenizer, symbols_from_json, train_symbols
 from transduce.errors import DataError
-from transduce.recipe import TokenizerOptions
+
+if TYPE_CHECKING:
+    from transduce.recipe import TokenizerOptions
 
 EXTENSIONS = {
     "bpe": ".model",

@@ -1,0 +1,176 @@
+"""From a model folder to an exported folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transduce.data.text import TextSide, moses_punctuation
+from transduce.errors import TransduceError, UsageError
+from transduce.export.decoder import step_graph
+from transduce.export.encoder import encoder_graph
+from transduce.export.graph import Graph, Precision
+from transduce.export.parity import TOLERANCES, Parity, compare
+from transduce.export.sample import checked_on
+from transduce.folder import (
+    EXPORTED,
+    MANIFEST,
+    RECIPE,
+    ModelFolder,
+    is_exported,
+    open_folder,
+    publish,
+)
+from transduce.inputs import Text
+from transduce.model.build import build_model
+from transduce.model.seq2seq import Seq2Seq
+from transduce.model.weights import load_weights
+from transduce.recipe import ModelOptions, Recipe, SearchOptions, TextOptions
+from transduce.runtime.folder import DECODER, ENCODER, EXPORT_FORMAT, FILES
+from transduce.runtime.network import Network
+from transduce.runtime.options import SEARCH_NAMES, search_options
+
+_SCHEMA = ("type", "enum", "minimum", "maximum", "exclusiveMinimum")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the folder, the size of its graphs in bytes, how far they are from the
+    model and on what, and what of that is beyond the tolerance (in float32 it is an error)."""
+
+    path: Path
+    size: int
+    parity: Parity
+    checked_on: str
+    warnings: list[str]
+
+
+def export_model(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    precision: Precision = "fp32",
+    sample: Iterable[Text] | None = None,
+) -> Exported:
+    """Write the graphs of a model folder into the folder `out`, after checking them.
+
+    `sample` are texts to check them on; without, sources of the recipe's validation data are, if
+    it is on this machine, or else random words. Nothing is written unless the check passes.
+    Errors: FolderError for a model folder that is missing or damaged, UsageError when `out` holds
+    something else, TransduceError when the graphs do not answer as the model does.
+    """
+    out = Path(out)
+    _check_free(out)
+    folder = open_folder(model)
+    recipe = folder.recipe
+    source = TextSide.load(folder.path, "source", recipe.source)
+    target = TextSide.load(folder.path, "target", recipe.target)
+    torch_model = build_model(recipe.model, source.size, target.size)
+    load_weights(torch_model, folder.weights)
+    torch_model.eval()
+    search = _search_entry(recipe)
+    options = search_options(search["values"], search["allowed"], where=str(folder.path))
+    sources, label = checked_on(recipe, source, options, sample)
+    graphs = graphs_of(torch_model, recipe.model, target.size, precision)
+    network = Network(graphs[ENCODER], graphs[DECODER], torch.get_num_threads())
+    tolerance = TOLERANCES[precision]
+    parity = compare(torch_model, network, sources, options)
+    problems = parity.beyond(tolerance)
+    if problems and precision == "fp32":
+        raise TransduceError(
+            f"{model}: the exported graphs do not answer as the model does: "
+            f"{'; '.join(problems)}. Nothing was written"
+        )
+    entry = {
+        "format": EXPORT_FORMAT,
+        "precision": precision,
+        "parameters": sum(p.numel() for p in torch_model.parameters()),
+        "source": _side_entry(recipe.source),
+        "target": _side_entry(recipe.target),
+        "search": search,
+        "parity": {"checked_on": label, **asdict(parity)},
+    }
+    _write(out, folder, graphs, entry)
+    return Exported(out, sum(map(len, graphs.values())), parity, label, problems)
+
+
+def graphs_of(
+    model: Seq2Seq, options: ModelOptions, vocabulary: int, precision: Precision
+) -> dict[str, bytes]:
+    """Both .onnx files of a model. Errors: TransduceError for a part that has no graph."""
+    # With the names of shared weights, too, so that either may be asked for.
+    weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    encoder, decoder = Graph(weights, precision), Graph(weights, precision)
+    encoder_graph(encoder, options)
+    step_graph(decoder, options, vocabulary)
+    if unused := sorted(weights.keys() - encoder.used - decoder.used):
+        raise TransduceError(f"this model cannot be exported: `{unused[0]}` is part of no graph")
+    return {ENCODER: encoder.model("encoder"), DECODER: decoder.model("step")}
+
+
+def _check_free(out: Path) -> None:
+    """Errors: UsageError unless `out` is new, empty, or an exported folder to be replaced."""
+    if not out.exists() or is_exported(out):
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out}: is a file; name a folder to export to")
+    if (out / MANIFEST).exists():
+        raise UsageError(f"{out}: is a model folder; export to another one")
+    if any(out.iterdir()):
+        raise UsageError(f"{out}: is not empty; export to a new folder")
+
+
+def _search_entry(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's search options and what each may hold. Errors: UsageError."""
+    values = recipe.search.model_dump(mode="json")
+    defaults = SearchOptions().model_dump(mode="json")
+    for name in values.keys() - set(SEARCH_NAMES):
+        if values[name] != defaults[name]:
+            raise UsageError(
+                f"the recipe's `search.{name}` is {values[name]!r}, which exported models do not "
+                f"know; export a model whose recipe leaves it at {defaults[name]!r}"
+            )
+    properties = SearchOptions.model_json_schema()["properties"]
+    return {
+        "values": {name: values[name] for name in SEARCH_NAMES},
+        "allowed": {
+            name: {key: properties[name][key] for key in _SCHEMA if key in properties[name]}
+            for name in SEARCH_NAMES
+        },
+    }
+
+
+def _side_entry(options: TextOptions) -> dict[str, Any]:
+    """What reading text needs of a side; the rules of punctuation spare the runtime sacremoses."""
+    entry: dict[str, Any] = {
+        "tokenizer": options.tokenizer.kind,
+        "lowercase": options.lowercase,
+        "normalize": options.normalize,
+        "language": options.language,
+    }
+    if options.normalize == "punctuation":
+        entry["punctuation"] = [list(rule) for rule in moses_punctuation(options.language)]
+    return entry
+
+
+def _write(out: Path, folder: ModelFolder, graphs: dict[str, bytes], entry: dict[str, Any]) -> None:
+    files = dict(graphs)
+    for name in (RECIPE, folder.side("source").name, folder.side("target").name):
+        files[name] = (folder.path / name).read_bytes()
+    out.mkdir(parents=True, exist_ok=True)
+    for name in FILES - files.keys():  # of another model that was exported here before
+        (out / name).unlink(missing_ok=True)
+    publish(
+        out,
+        files,
+        task=folder.recipe.task,
+        source_language=folder.recipe.source.language,
+        target_language=folder.recipe.target.language,
+        extra={EXPORTED: entry},
+        names=FILES,
+    )
