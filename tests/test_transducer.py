@@ -179,7 +179,7 @@ def test_pairs_that_cannot_be_scored_keep_their_place(model: Transducer) -> None
 
 
 def test_unknown_words_can_be_taken_from_the_source(model: Transducer) -> None:
-    from transduce.search.hypothesis import Hypothesis
+    from transduce.hypotheses.hypothesis import Hypothesis
 
     (source,) = read_texts(model.source, ["cqt"], 100)
     attention = np.eye(4, dtype=np.float32)[[1, 0, 3]]

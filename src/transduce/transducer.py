@@ -14,6 +14,9 @@ from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
 from transduce.errors import DataError, UsageError
 from transduce.folder import SHORTLIST, ModelFolder, open_folder
+from transduce.hypotheses.hypothesis import Hypothesis
+from transduce.hypotheses.scoring import normalise
+from transduce.hypotheses.unknown import replace_unknown
 from transduce.inputs import WINDOW, Source, Text, in_pairs, joined, read_texts
 from transduce.model.build import build_model
 from transduce.model.device import bound_kernel_caches, find_device
@@ -28,10 +31,7 @@ from transduce.recipe_files import recipe_from_dict
 from transduce.search.decode import decode
 from transduce.search.ensemble import Ensemble
 from transduce.search.forced import Forced, force_score
-from transduce.search.hypothesis import Hypothesis
 from transduce.search.interface import SearchModel
-from transduce.search.scoring import normalise
-from transduce.search.unknown import replace_unknown
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

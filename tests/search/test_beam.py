@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from transduce.hypotheses.scoring import max_tokens, min_tokens, normalise
 from transduce.recipe import SearchOptions
 from transduce.search import beam_search, greedy_search
-from transduce.search.scoring import max_tokens, min_tokens, normalise
 
 EOS, BOS, WORDS = 2, 1, (3, 4, 5)  # UNK is a word like any other
 CODES = 997

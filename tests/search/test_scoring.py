@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transduce.hypotheses.scoring import length_norm, max_tokens, min_tokens, normalise
 from transduce.recipe import SearchOptions
-from transduce.search.scoring import length_norm, max_tokens, min_tokens, normalise
 
 
 def test_values_of_the_papers() -> None:

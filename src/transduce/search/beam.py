@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from transduce.data.tokenizers.base import BOS
+from transduce.hypotheses.hypothesis import Hypothesis
+from transduce.hypotheses.scoring import length_norm
 from transduce.recipe import SearchOptions
 from transduce.search.candidates import Survey, best_continuations
 from transduce.search.history import History, Record
-from transduce.search.hypothesis import Hypothesis
 from transduce.search.interface import SearchModel
 from transduce.search.limits import Limits, remaining
-from transduce.search.scoring import length_norm
 from transduce.search.tables import Tables
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 
 from transduce.data.batches import collate_source
+from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
 from transduce.search.batching import evaluating, in_windows, positions
 from transduce.search.beam import beam_search
 from transduce.search.forced import Forced, force_score, force_stream
 from transduce.search.greedy import greedy_search
-from transduce.search.hypothesis import Hypothesis
 from transduce.search.interface import SearchModel
 
 __all__ = ["Forced", "decode", "decode_batch", "force_score", "force_stream"]

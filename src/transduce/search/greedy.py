@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from transduce.data.tokenizers.base import BOS
+from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
 from transduce.search.candidates import Survey, best_continuations
 from transduce.search.history import Chosen, History, Record
-from transduce.search.hypothesis import Hypothesis
 from transduce.search.interface import SearchModel
 from transduce.search.limits import Limits, remaining
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transduce.hypotheses.hypothesis import Hypothesis
+from transduce.hypotheses.scoring import normalise
 from transduce.recipe import SearchOptions
-from transduce.search.hypothesis import Hypothesis
-from transduce.search.scoring import normalise
 
 
 class Record(NamedTuple):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from transduce.hypotheses.scoring import max_tokens, min_tokens
 from transduce.recipe import SearchOptions
-from transduce.search.scoring import max_tokens, min_tokens
 
 CHECK_EVERY = 8  # steps between looks at an accelerator's results, each of which waits for it
 
