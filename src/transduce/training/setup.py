@@ -41,6 +41,7 @@ FREE = (
     "evaluation.bootstrap",
 )
 DATA = ("data.train", "data.valid")  # compared by content, since files may move
+UPDATE = ("training.accumulate",)  # compared together with the number of processes
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,32 @@ def build(recipe: Recipe, material: Material, device: torch.device) -> Seq2Seq:
 # ------------------------------------------------------------------------------- the recipe
 
 
+def check_same_update(recipe: Recipe, folder: Path, state: dict[str, Any], processes: int) -> None:
+    """Make sure that an update is of as many batches as before, however many processes share them.
+
+    state: of the checkpoint in `folder`. Errors: UsageError saying what would be the same.
+    """
+    each = recipe.training.accumulate
+    then, before = state.get("processes", 1), batches_before(folder, state)
+    if before == processes * each:
+        return
+    same = f"Go on with training.accumulate={before // processes}"
+    if before % processes:
+        same = f"Go on with {then} processes"
+    raise UsageError(
+        f"{folder}: an update of the training there is of {before} batches ({then} processes, "
+        f"training.accumulate={before // then}), here it would be of {processes * each} "
+        f"({processes} processes, training.accumulate={each}). {same}, train into another folder, "
+        "or start anew with `--fresh`"
+    )
+
+
+def batches_before(folder: Path, state: dict[str, Any]) -> int:
+    """How many batches made an update of the training in `folder`, over all its processes."""
+    known: int | None = state.get("batches")  # not in checkpoints from before there were several
+    return load_recipe(folder / RECIPE).training.accumulate if known is None else known
+
+
 def check_same_recipe(recipe: Recipe, folder: Path) -> None:
     """Make sure that the training in `folder` was started with this recipe.
 
@@ -138,7 +165,7 @@ def check_same_recipe(recipe: Recipe, folder: Path) -> None:
     """
     before = _flat(load_recipe(folder / RECIPE).model_dump(mode="json"))
     now = _flat(recipe.model_dump(mode="json"))
-    ignored = FREE + DATA
+    ignored = FREE + DATA + UPDATE
     changed = [
         f"  {key}: {_show(before.get(key))} there, {_show(now.get(key))} here"
         for key in sorted(before.keys() | now.keys())
