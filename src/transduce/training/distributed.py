@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -168,10 +169,11 @@ class Together(Processes):
         try:
             dist.all_reduce(numbers)
         except RuntimeError as error:
+            found = re.search(r"(?:\[/[^]]*\] *)?([^.\n]*)", str(error).strip())
             raise Lost(
-                "another process of this training has ended, and so does this one; "
-                f"what the other said tells why ({str(error).strip().splitlines()[0]})"
-            ) from None
+                "another process of this training has ended, and so does this one; what the other "
+                f"said tells why (here: {found[1] if found else error})"
+            ) from error
         return numbers
 
 
