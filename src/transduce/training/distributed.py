@@ -124,8 +124,6 @@ class Together(Processes):
         try:
             row["found"] = super().gather(work, flag)[0]
         except Interrupted as interrupted:
-            if flag.at_once:
-                raise
             row["signal"] = interrupted.signal_number
         rows = self._rows(row)
         for row in rows:
@@ -157,12 +155,11 @@ class Together(Processes):
 
     def _rows(self, value: Any) -> list[Any]:
         """The JSON value of each process, by rank."""
-        data = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
+        data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         sizes = self.stack(torch.tensor([len(data)])).flatten().tolist()
         table = self.stack(nn.functional.pad(data, (0, max(sizes) - len(data))))
-        return [
-            json.loads(bytes(row[:size].tolist())) for row, size in zip(table, sizes, strict=True)
-        ]
+        rows = zip(table.numpy(), sizes, strict=True)
+        return [json.loads(row[:size].tobytes()) for row, size in rows]
 
     def _sum(self, numbers: Tensor) -> Tensor:
         """The sum over all processes, in place of `numbers`."""

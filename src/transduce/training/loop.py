@@ -30,7 +30,7 @@ from transduce.training.distributed import Processes, joined
 from transduce.training.interruption import Interrupted, StopFlag, signals_noted
 from transduce.training.losses import perplexity
 from transduce.training.precision import settle_precision, tensor_cores
-from transduce.training.progress import Counters, Result, reason_to_stop, share_done
+from transduce.training.progress import Counters, Place, Result, reason_to_stop, share_done
 from transduce.training.report import Reporter, gpu_facts, memory_mib, read_metrics
 from transduce.training.schedules import Schedule
 from transduce.training.selection import Selection
@@ -39,7 +39,6 @@ from transduce.training.setup import (
     build,
     check_free,
     check_same_recipe,
-    check_same_update,
     load_material,
     write_recipe,
 )
@@ -61,12 +60,11 @@ class Trainer:
         processes: Processes,
     ) -> None:
         self.options, self.folder, self.material = recipe.training, folder, material
-        self.updater, self.stream, self.reporter, self.flag = updater, stream, reporter, flag
-        self.processes = processes
+        self.updater, self.stream, self.reporter = updater, stream, reporter
+        self.flag, self.processes = flag, processes
         self.schedule = Schedule(self.options)
-        self.selection = Selection(
-            recipe, folder, material, updater, flag, reporter.status, processes
-        )
+        status = reporter.status
+        self.selection = Selection(recipe, folder, material, updater, flag, status, processes)
         self.counters = Counters(next_validation=self.options.validate_every)
         self.started = time.monotonic()
         self.now = self.saved = 0.0  # seconds of training, as agreed on
@@ -85,7 +83,7 @@ class Trainer:
         try:
             while True:
                 self.agree()
-                # First of all, because a signal may have broken off the validation that was due.
+                # First, because a signal may have broken off the validation that was due.
                 if self.stream.epoch >= self.counters.next_validation:
                     self.validation(scheduled=True)
                     continue
@@ -131,20 +129,16 @@ class Trainer:
 
     def reason_to_stop(self) -> str | None:
         """Why the training is over, or None."""
-        return reason_to_stop(
-            self.options,
-            update=self.counters.update,
-            epoch=self.stream.epoch,
-            seconds=self.now,
-            stale=self.selection.standing.stale,
-            metric=self.selection.metric,
-        )
+        stale, metric = self.selection.standing.stale, self.selection.metric
+        return reason_to_stop(self.options, self.place(), stale, metric)
 
     def done(self) -> float | None:
         """The share of the training that is done, 0 to 1; None if only patience ends it."""
-        return share_done(
-            self.options, update=self.counters.update, epoch=self.stream.epoch, seconds=self.now
-        )
+        return share_done(self.options, self.place())
+
+    def place(self) -> Place:
+        """Where all processes agree to be."""
+        return Place(self.counters.update, self.stream.epoch, self.now)
 
     def seconds(self) -> float:
         """Seconds of training over all its parts."""
@@ -299,8 +293,7 @@ def train(
             if state is None:
                 check_free(recipe, folder)
             else:
-                check_same_update(recipe, folder, state, processes.count)
-                check_same_recipe(recipe, folder)
+                check_same_recipe(recipe, folder, state, processes.count)
         held.enter_context(tensor_cores(processes.device))
         reporter = Reporter(folder, console, progress, options.tensorboard, processes.rank)
         return _train(recipe, folder, state, processes, held.enter_context(reporter))
@@ -313,9 +306,9 @@ def _train(
     processes: Processes,
     reporter: Reporter,
 ) -> Result:
+    written = state is not None or not processes.first
     with processes.in_turn():  # the first process writes what the others read
-        known = state is not None or not processes.first
-        material = load_material(recipe, folder, known, reporter)
+        material = load_material(recipe, folder, written, reporter)
     if state is not None and state["data"] != material.fingerprint:
         raise UsageError(
             f"{folder}: the files of data.train or data.valid have changed since this training "
@@ -340,9 +333,8 @@ def _train(
         else:
             precision = state["precision"]
         processes.seed(options.seed + (0 if state is None else state["loop"]["update"]))
-        updater = Updater(
-            model, options, precision, material.name_examples, reporter.warn, processes
-        )
+        names, warn = material.name_examples, reporter.warn
+        updater = Updater(model, options, precision, names, warn, processes)
         with signals_noted(patient=processes.count > 1) as flag:
             trainer = Trainer(recipe, folder, material, updater, stream, reporter, flag, processes)
             if state is not None:

@@ -36,33 +36,38 @@ class Counters:
     next_validation: float = 0.0  # epoch
 
 
-def reason_to_stop(
-    options: TrainingOptions, *, update: int, epoch: float, seconds: float, stale: int, metric: str
-) -> str | None:
+@dataclass(frozen=True)
+class Place:
+    """How far a training has come: updates, epochs, seconds."""
+
+    update: int
+    epoch: float
+    seconds: float
+
+
+def reason_to_stop(options: TrainingOptions, place: Place, stale: int, metric: str) -> str | None:
     """Why the training is over, for people, or None.
 
-    seconds: of training so far; stale: validations since the best value of `metric`.
+    stale: validations since the best value of `metric`.
     """
-    if options.updates is not None and update >= options.updates:
-        return f"{update:,} updates"
-    if options.epochs is not None and epoch >= options.epochs:
-        return f"{epoch:.4g} epochs"
-    if options.minutes is not None and seconds >= 60 * options.minutes:
-        return f"{seconds / 60:.1f} minutes"
+    if options.updates is not None and place.update >= options.updates:
+        return f"{place.update:,} updates"
+    if options.epochs is not None and place.epoch >= options.epochs:
+        return f"{place.epoch:.4g} epochs"
+    if options.minutes is not None and place.seconds >= 60 * options.minutes:
+        return f"{place.seconds / 60:.1f} minutes"
     if options.patience is not None and stale >= options.patience:
         return f"no better {metric} in {stale} validations"
     return None
 
 
-def share_done(
-    options: TrainingOptions, *, update: int, epoch: float, seconds: float
-) -> float | None:
+def share_done(options: TrainingOptions, place: Place) -> float | None:
     """The share of the training that is done, 0 to 1; None if only patience ends it."""
     shares = []
     if options.updates is not None:
-        shares.append(update / options.updates)
+        shares.append(place.update / options.updates)
     if options.epochs is not None:
-        shares.append(epoch / options.epochs)
+        shares.append(place.epoch / options.epochs)
     if options.minutes is not None:
-        shares.append(seconds / 60 / options.minutes)
+        shares.append(place.seconds / 60 / options.minutes)
     return min(1.0, max(shares)) if shares else None
