@@ -91,7 +91,7 @@ info() {
 }
 
 tests() {
-  run tests 170 env TRANSDUCE_GPU_TESTS="$DEVICE" OMP_NUM_THREADS=2 \
+  run tests 200 env TRANSDUCE_GPU_TESTS="$DEVICE" OMP_NUM_THREADS=1 \
     "$PYTHON" -m pytest tests/gpu -m gpu -q -rs --durations=5 -p no:cacheprovider
 }
 

@@ -192,7 +192,8 @@ def measure(
     gpu = device.type == "cuda"
     model = build(recipe, sides, device)
     updater = Updater(model, recipe.training, precision, lambda _: [], print)
-    stream = BatchStream(store, *sides, batch_tokens=batch_tokens, seed=1, pin=gpu)
+    pin = device if gpu else None
+    stream = BatchStream(store, *sides, batch_tokens=batch_tokens, seed=1, pin=pin)
     try:
         for _ in range(WARM if gpu else 2):
             updater.apply([stream.next()], 1e-3)

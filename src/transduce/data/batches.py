@@ -170,7 +170,7 @@ class BatchStream:
 
     With `share` = (r, n) this is one of n streams among which the batches are dealt out in rounds:
     each `next` is batch r of a round of n, and `position` and `epoch` are after the whole round.
-    `pin` makes batches for a GPU (see `Batch.pinned`).
+    Batches for a GPU, named by `pin`, lie in memory from which it copies (see `Batch.pinned`).
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class BatchStream:
         batch_tokens: int,
         seed: int,
         share: tuple[int, int] = (0, 1),
-        pin: bool = False,
+        pin: torch.device | None = None,
     ) -> None:
         self._store = store
         self._sides = {"source": source, "target": target}
@@ -250,6 +250,8 @@ class BatchStream:
 
     def _from(self, start: tuple[int, int, int]) -> Iterator[_Made]:
         epoch, pool, batch = start
+        if self._pin is not None:  # a thread begins on the first GPU, whichever its parent is on
+            torch.cuda.set_device(self._pin)
         own, sharers = self._share
         turn = 0  # whose the next batch is
         while True:
@@ -327,4 +329,4 @@ class BatchStream:
         made = collate(
             [pool.sources[i] for i in rows], [pool.targets[i] for i in rows], pool.indices[rows]
         )
-        return made.pinned() if self._pin else made
+        return made if self._pin is None else made.pinned()

@@ -323,7 +323,7 @@ def _train(
         batch_tokens=options.batch_tokens,
         seed=options.seed,
         share=(processes.rank, processes.count),
-        pin=processes.device.type == "cuda",
+        pin=processes.device if processes.device.type == "cuda" else None,
     )
     try:
         if state is None:
