@@ -27,24 +27,6 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-@contextmanager
-def tensor_cores(device: torch.device) -> Iterator[None]:
-    """Inside the block, fp32 on a GPU means TF32: matrices are multiplied by its tensor cores.
-
-    They read 10 bits of each factor's mantissa and sum in 32-bit floating point; cuDNN's recurrent
-    layers do so in any case.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def settle_precision(
     options: TrainingOptions, model: Seq2Seq, stream: BatchStream
 ) -> tuple[str, str]:
@@ -111,3 +93,21 @@ def _measure(
         (sums.loss / sums.tokens).backward()
     synchronize()
     return time.perf_counter() - start
+
+
+@contextmanager
+def tensor_cores(device: torch.device) -> Iterator[None]:
+    """Inside the block, fp32 on a GPU means TF32: matrices are multiplied by its tensor cores.
+
+    They read 10 bits of each factor's mantissa and sum in 32-bit floating point; cuDNN's recurrent
+    layers do so in any case.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
