@@ -205,7 +205,7 @@ class TrainingOptions(Options):
     """The first of `epochs`, `updates`, `minutes`, `patience` to be reached ends the training."""
 
     batch_tokens: Positive = 3000  # padded target positions (or source, if more) of one batch
-    accumulate: Positive = 1  # batches per update
+    accumulate: Positive = 1  # batches per update, of each process
     epochs: Annotated[float, Field(gt=0.0)] | None = None  # passes over the training data
     updates: Positive | None = None  # steps of the optimizer
     minutes: Annotated[float, Field(gt=0.0)] | None = None  # of training, over all resumed parts

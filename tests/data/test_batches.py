@@ -121,6 +121,24 @@ def test_an_epoch_has_every_example_once(request: pytest.FixtureRequest, kind: s
     assert stream.position()["epoch"] == 1
 
 
+def test_shares_are_dealt_out_of_one_stream_and_nothing_is_left(store: Store, plain: Sides) -> None:
+    whole = stream_of(store, plain)
+    shares = [
+        BatchStream(store, *plain, batch_tokens=500, seed=1, share=(rank, 3)) for rank in range(3)
+    ]
+    while shares[0].epoch < 1.1:  # rounds do not end with the epoch, they go across
+        assert all(same(share.next(), whole.next()) for share in shares)
+        assert all(share.position() == whole.position() for share in shares)
+    other = [
+        BatchStream(store, *plain, batch_tokens=500, seed=1, share=(rank, 2)) for rank in range(2)
+    ]
+    for share in other:
+        share.seek(shares[0].position())
+    assert all(same(share.next(), whole.next()) for share in other)
+    for stream in (whole, *shares, *other):
+        stream.close()
+
+
 def test_epochs_and_seeds_differ_and_repeat(sampled_store: Store, sampled: Sides) -> None:
     def epoch(seed: int, number: int) -> list[Batch]:
         stream = stream_of(sampled_store, sampled, 2000, seed)

@@ -105,14 +105,14 @@ def test_a_signal_breaks_a_validation_off_and_it_is_done_again(
 ) -> None:
     recipe, rows, weights = everything
     with monkeypatch.context() as patch:
-        import transduce.training.selection as module
+        import transduce.training.validation as module
 
-        def validate(*_: Any) -> None:
+        def decode(*_: Any, **__: Any) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
             pytest.fail("the signal did not break the validation off")
 
-        patch.setattr(module, "validate", validate)
+        patch.setattr(module, "decode", decode)
         with pytest.raises(Interrupted):
             train(recipe, tmp_path, progress=False)
     train(recipe, tmp_path, progress=False)

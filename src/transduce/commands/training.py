@@ -14,6 +14,7 @@ from transduce.model.weights import tensor_bytes
 from transduce.recipe_files import load_recipe
 from transduce.training.averaging import average_weights
 from transduce.training.checkpoint import best_checkpoints
+from transduce.training.distributed import is_first
 from transduce.training.loop import train
 from transduce.training.shortlisting import make_shortlist
 
@@ -21,15 +22,20 @@ from transduce.training.shortlisting import make_shortlist
 def run_train(
     recipe: Path, overrides: list[str], folder: Path | None, *, fresh: bool, device: str
 ) -> None:
-    """Train what the recipe describes, in `folder` or else in runs/ under the recipe's name."""
+    """Train what the recipe describes, in `folder` or else in runs/ under the recipe's name.
+
+    Of several processes (see `training.distributed`) the first one clears the folder and reports.
+    """
     loaded = load_recipe(recipe, overrides)
     folder = folder if folder is not None else Path("runs") / _stem(recipe)
-    if fresh:
+    if fresh and is_first():
         # A mistake in the command must not cost the former training.
         find_device(device)
         open_corpora([*loaded.data.train, *loaded.data.valid])
         start_anew(folder)
     result = train(loaded, folder, device=device)
+    if not is_first():
+        return
     out = console()
     out.print(
         f"ended after {result.reason}: {result.updates:,} updates, {result.minutes:.1f} minutes, "

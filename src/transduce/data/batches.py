@@ -8,9 +8,7 @@ shuffled: so padding is small, yet every epoch mixes the corpus anew. Everything
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from transduce.data.ahead import Ahead
 from transduce.data.store import Store
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import BOS, EOS, PAD
@@ -64,6 +63,17 @@ class Batch:
             target_input=self.target_input.to(device, non_blocking=True),
             target_output=self.target_output.to(device, non_blocking=True),
             target_lengths=self.target_lengths.to(device, non_blocking=True),
+        )
+
+    def pinned(self) -> Batch:
+        """The same batch in memory from which a GPU copies without being waited for."""
+        return replace(
+            self,
+            source=self.source.pin_memory(),
+            source_lengths=self.source_lengths.pin_memory(),
+            target_input=self.target_input.pin_memory(),
+            target_output=self.target_output.pin_memory(),
+            target_lengths=self.target_lengths.pin_memory(),
         )
 
 
@@ -140,6 +150,8 @@ def cut(source: npt.NDArray[Any], target: npt.NDArray[Any], budget: int) -> list
 
 # ---------------------------------------------------------------------------------- training
 
+_Made = tuple[Batch, tuple[int, int, int], float]  # a batch, the position after it, the progress
+
 
 @dataclass(frozen=True, eq=False)
 class _Pool:
@@ -155,22 +167,36 @@ class BatchStream:
     `batch_tokens` bounds size x the longer side, padding and end symbols included. Where a side's
     segmentation is sampled (BPE-dropout), each pool is segmented anew in every epoch. A background
     thread makes batches ahead; `close` ends it, and what goes wrong in it is raised by `next`.
+
+    With `share` = (r, n) this is one of n streams among which the batches are dealt out in rounds:
+    each `next` is batch r of a round of n, and `position` and `epoch` are after the whole round.
+    Batches for a GPU, named by `pin`, lie in memory from which it copies (see `Batch.pinned`).
     """
 
     def __init__(
-        self, store: Store, source: TextSide, target: TextSide, *, batch_tokens: int, seed: int
+        self,
+        store: Store,
+        source: TextSide,
+        target: TextSide,
+        *,
+        batch_tokens: int,
+        seed: int,
+        share: tuple[int, int] = (0, 1),
+        pin: torch.device | None = None,
     ) -> None:
         self._store = store
         self._sides = {"source": source, "target": target}
         self._batch_tokens = batch_tokens
         self._seed = seed
+        self._share = share
+        self._pin = pin
         drawn = sum((part.stop - part.start) * part.weight for part in store.parts)
         epoch_tokens = self._mean_width() * drawn
         pool_tokens = max(_POOL_TOKENS, _POOL_BATCHES * batch_tokens)
         self._pools = max(1, round(epoch_tokens / pool_tokens))
         self._position = (0, 0, 0)
         self._progress = 0.0
-        self._worker: _Ahead | None = None
+        self._worker: Ahead[_Made] | None = None
 
     def _mean_width(self) -> float:
         """Mean length of an example's longer side, with EOS.
@@ -196,7 +222,7 @@ class BatchStream:
         return {"epoch": epoch, "pool": pool, "batch": batch, "progress": self._progress}
 
     def seek(self, position: Mapping[str, float]) -> None:
-        """Go to a position of a stream with the same store, seed and budget."""
+        """Go to a position of a stream with the same store, seed and budget, in any share."""
         self.close()
         epoch, pool, batch = (int(position[key]) for key in ("epoch", "pool", "batch"))
         self._position = (epoch, pool, batch)
@@ -208,7 +234,7 @@ class BatchStream:
     def __next__(self) -> Batch:
         if self._worker is None:
             start = self._position
-            self._worker = _Ahead(lambda: self._from(start))
+            self._worker = Ahead(lambda: self._from(start), _AHEAD)
         batch, self._position, self._progress = self._worker.get()
         return batch
 
@@ -224,6 +250,10 @@ class BatchStream:
 
     def _from(self, start: tuple[int, int, int]) -> Iterator[_Made]:
         epoch, pool, batch = start
+        if self._pin is not None:  # a thread begins on the first GPU, whichever its parent is on
+            torch.cuda.set_device(self._pin)
+        own, sharers = self._share
+        turn = 0  # whose the next batch is
         while True:
             order = self._epoch_order(epoch)
             bounds = np.linspace(0, len(order), self._pools + 1).astype(np.int64).tolist()
@@ -231,9 +261,14 @@ class BatchStream:
                 made = self._pool(epoch, pool, order[bounds[pool] : bounds[pool + 1]])
                 count = len(made.batches)
                 for i in range(batch, count):
+                    if turn == own:
+                        ours = self._collate(made, i)
+                    turn = (turn + 1) % sharers
+                    if turn:
+                        continue
                     after = (epoch, pool, i + 1) if i + 1 < count else self._following(epoch, pool)
                     progress = epoch + (pool + (i + 1) / count) / self._pools
-                    yield self._collate(made, i), after, progress
+                    yield ours, after, progress
                 pool, batch = pool + 1, 0
             epoch, pool = epoch + 1, 0
 
@@ -291,54 +326,7 @@ class BatchStream:
 
     def _collate(self, pool: _Pool, batch: int) -> Batch:
         rows = pool.batches[batch].tolist()
-        return collate(
+        made = collate(
             [pool.sources[i] for i in rows], [pool.targets[i] for i in rows], pool.indices[rows]
         )
-
-
-_Made = tuple[Batch, tuple[int, int, int], float]  # a batch, the position after it, the progress
-
-
-class _Ahead:
-    """Runs a generator in a daemon thread, a bounded number of items ahead."""
-
-    def __init__(self, make: Callable[[], Iterator[_Made]]) -> None:
-        self._items: queue.Queue[_Made | BaseException] = queue.Queue(_AHEAD)
-        self._stop = threading.Event()
-        self._failed: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(make,), name="batches", daemon=True)
-        self._thread.start()
-
-    def _run(self, make: Callable[[], Iterator[_Made]]) -> None:
-        try:
-            for item in make():
-                self._put(item)
-                if self._stop.is_set():
-                    return
-        except BaseException as error:  # raised again where the batch was wanted
-            self._put(error)
-
-    def _put(self, item: _Made | BaseException) -> None:
-        while not self._stop.is_set():
-            try:
-                return self._items.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def get(self) -> _Made:
-        if self._failed is not None:
-            raise self._failed
-        item = self._items.get()
-        if isinstance(item, BaseException):
-            self._failed = item
-            raise item
-        return item
-
-    def close(self) -> None:
-        self._stop.set()
-        while True:  # a thread that waits for room gets it at once
-            try:
-                self._items.get_nowait()
-            except queue.Empty:
-                break
-        self._thread.join(timeout=60.0)
+        return made if self._pin is None else made.pinned()

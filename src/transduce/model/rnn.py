@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from transduce.model.cudnn import run_whole
+
 KINDS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
@@ -69,7 +71,7 @@ class RecurrentLayer(nn.Module):
             first = state.hidden.unsqueeze(0)
             if state.cell is not None:
                 first = (first, state.cell.unsqueeze(0))
-        outputs, end = self.rnn(x, first)
+        outputs, end = run_whole(self.rnn, x, first)
         if isinstance(end, tuple):
             return outputs, LayerState(end[0].squeeze(0), end[1].squeeze(0))
         return outputs, LayerState(end.squeeze(0))
@@ -98,7 +100,7 @@ class RecurrentLayer(nn.Module):
         The fused kernel only tells the cell after the padding, so this takes the packed way.
         """
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        outputs, (_, cell) = self.rnn(packed)
+        outputs, (_, cell) = run_whole(self.rnn, packed)
         return pad_packed_sequence(outputs, batch_first=True, total_length=x.shape[1])[0], cell[0]
 
 

@@ -23,6 +23,7 @@ from transduce.disk import atomic_bytes
 from transduce.errors import FolderError
 from transduce.folder import LAST, digest
 from transduce.model.weights import model_tensors, read_tensors, tensor_bytes
+from transduce.training.distributed import Processes
 from transduce.training.optimizer import optimizer_tensors, restore_optimizer
 from transduce.training.update import Updater
 
@@ -31,13 +32,32 @@ STATE = "state.json"
 START_ANEW = "start anew with `--fresh`, or train into another folder"
 
 
-def save_last(folder: Path, state: dict[str, Any], updater: Updater, keep: Sequence[str]) -> None:
+def save_last(
+    folder: Path,
+    state: dict[str, Any],
+    updater: Updater,
+    keep: Sequence[str],
+    processes: Processes,
+) -> None:
     """Write the checkpoint. `state` holds JSON values; best-* files not in `keep` are removed.
 
-    Errors: FolderError when the disk is full; the checkpoint before then stays.
+    The first process writes, and the others wait for it. Errors: FolderError when the disk is
+    full; the checkpoint before then stays.
     """
-    last = folder / LAST
-    data = tensor_bytes(_tensors(updater))
+    random = _random_states(processes)
+    if processes.first:
+        _write(folder / LAST, state, updater, _tensors(updater) | random, keep)
+    processes.wait()
+
+
+def _write(
+    last: Path,
+    state: dict[str, Any],
+    updater: Updater,
+    tensors: dict[str, Tensor],
+    keep: Sequence[str],
+) -> None:
+    data = tensor_bytes(tensors)
     sha = hashlib.sha256(data).hexdigest()
     name = f"checkpoint-{sha[:16]}.safetensors"
     atomic_bytes(last / name, data)
@@ -92,8 +112,11 @@ def best_checkpoints(folder: Path) -> list[Path]:
     return [folder / LAST / one["file"] for one in kept]
 
 
-def restore(folder: Path, state: dict[str, Any], updater: Updater) -> None:
-    """Put weights, optimizer, moving average and random number generators where they were."""
+def restore(folder: Path, state: dict[str, Any], updater: Updater, processes: Processes) -> None:
+    """Put weights, optimizer, moving average and random number generators where they were.
+
+    A process that was not there when the checkpoint was written keeps its random numbers.
+    """
     tensors = read_tensors(folder / LAST / state["tensors"]["file"])
     with torch.no_grad():
         for name, tensor in model_tensors(updater.model).items():
@@ -107,9 +130,11 @@ def restore(folder: Path, state: dict[str, Any], updater: Updater) -> None:
         updater.average.restore(own, int(state["averaged_updates"]))
     updater.sums.copy_(tensors["sums"])
     updater.streak.copy_(tensors["streak"])
-    torch.set_rng_state(tensors["random/cpu"].clone())
-    if updater.device.type == "cuda" and "random/cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random/cuda"].clone(), updater.device)
+    cpu, cuda = (_random_name(kind, processes.rank) for kind in ("cpu", "cuda"))
+    if cpu in tensors:
+        torch.set_rng_state(tensors[cpu].clone())
+    if updater.device.type == "cuda" and cuda in tensors:
+        torch.cuda.set_rng_state(tensors[cuda].clone(), updater.device)
 
 
 def _tensors(updater: Updater) -> dict[str, Tensor]:
@@ -118,10 +143,23 @@ def _tensors(updater: Updater) -> dict[str, Tensor]:
     if updater.average is not None:
         tensors |= {f"average/{k}": v for k, v in updater.average.tensors.items()}
     tensors["sums"], tensors["streak"] = updater.sums, updater.streak
-    tensors["random/cpu"] = torch.get_rng_state()
-    if updater.device.type == "cuda":
-        tensors["random/cuda"] = torch.cuda.get_rng_state(updater.device)
     return tensors
+
+
+def _random_states(processes: Processes) -> dict[str, Tensor]:
+    """The random number generators of every process."""
+    states = {"cpu": torch.get_rng_state()}
+    if processes.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(processes.device)
+    return {
+        _random_name(kind, rank): row
+        for kind, state in states.items()
+        for rank, row in enumerate(processes.stack(state))
+    }
+
+
+def _random_name(kind: str, rank: int) -> str:
+    return f"random/{kind}/{rank}" if rank else f"random/{kind}"
 
 
 def _pick(

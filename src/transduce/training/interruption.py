@@ -17,6 +17,7 @@ class Interrupted(TransduceError):
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number
 
 
@@ -24,17 +25,19 @@ class StopFlag:
     """Which signal asked to stop, if any.
 
     The first signal is only remembered (or, inside `raising`, raised at the next opportunity); a
-    second one always raises at once, for those who do not want to wait, and sets `at_once`.
+    second one always raises at once, for those who do not want to wait, and sets `at_once`; but
+    not where the flag is `patient`, for a process whose parent may pass on a signal it got too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patient: bool = False) -> None:
         self.signal_number: int | None = None
         self.at_once = False
+        self.patient = patient
         self._raises = False
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
-        self.at_once = self.signal_number is not None
+        self.at_once = self.signal_number is not None and not self.patient
         self.signal_number = number
         if self.at_once or self._raises:
             self.check()
@@ -56,9 +59,9 @@ class StopFlag:
 
 
 @contextmanager
-def signals_noted() -> Iterator[StopFlag]:
+def signals_noted(patient: bool = False) -> Iterator[StopFlag]:
     """Inside the block SIGINT and SIGTERM only set the flag (in the main thread only)."""
-    flag = StopFlag()
+    flag = StopFlag(patient)
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return

@@ -3,13 +3,16 @@
 with the folder locked: material (tokenizers, corpora), model, last checkpoint if there is one
 until the end:          take batches, update; report, validate, save a checkpoint when due
 at the end:             validate, average the best weights if asked, draw the curves
+
+Several processes go through the same loop in step; what they must agree on, they ask `distributed`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +23,15 @@ from transduce.data.batches import BatchStream
 from transduce.disk import lock
 from transduce.errors import UsageError
 from transduce.folder import FIGURES, remove_temporary
-from transduce.model.device import bound_kernel_caches, find_device
+from transduce.model.device import bound_kernel_caches
 from transduce.recipe import Recipe
 from transduce.training.checkpoint import load_state, restore, save_last
+from transduce.training.distributed import Processes, joined
 from transduce.training.interruption import Interrupted, StopFlag, signals_noted
 from transduce.training.losses import perplexity
-from transduce.training.precision import settle_precision
-from transduce.training.report import Reporter, memory_mib, read_metrics
+from transduce.training.precision import settle_precision, tensor_cores
+from transduce.training.progress import Counters, Place, Result, reason_to_stop, share_done
+from transduce.training.report import Reporter, gpu_facts, memory_mib, read_metrics
 from transduce.training.schedules import Schedule
 from transduce.training.selection import Selection
 from transduce.training.setup import (
@@ -38,34 +43,6 @@ from transduce.training.setup import (
     write_recipe,
 )
 from transduce.training.update import Updater
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a training ended. `scores` are those of the weights in the folder, on the valid set."""
-
-    folder: Path
-    reason: str
-    updates: int
-    epochs: float
-    minutes: float
-    parameters: int
-    metric: str
-    value: float
-    scores: dict[str, float]
-    tokens_per_second: float  # real target tokens, over the time spent on updates
-
-
-@dataclass
-class Counters:
-    """What a checkpoint remembers of the loop itself; JSON values only."""
-
-    update: int = 0
-    seconds: float = 0.0  # of training, validations included, over all parts
-    updating: float = 0.0  # of those, seconds spent on updates
-    tokens: int = 0  # real target tokens, over all updates
-    skipped: int = 0  # updates without a finite gradient, until the last report
-    next_validation: float = 0.0  # epoch
 
 
 class Trainer:
@@ -80,13 +57,17 @@ class Trainer:
         stream: BatchStream,
         reporter: Reporter,
         flag: StopFlag,
+        processes: Processes,
     ) -> None:
         self.options, self.folder, self.material = recipe.training, folder, material
-        self.updater, self.stream, self.reporter, self.flag = updater, stream, reporter, flag
+        self.updater, self.stream, self.reporter = updater, stream, reporter
+        self.flag, self.processes = flag, processes
         self.schedule = Schedule(self.options)
-        self.selection = Selection(recipe, folder, material, updater, flag, reporter.status)
+        status = reporter.status
+        self.selection = Selection(recipe, folder, material, updater, flag, status, processes)
         self.counters = Counters(next_validation=self.options.validate_every)
-        self.started = self.saved = time.monotonic()
+        self.started = time.monotonic()
+        self.now = self.saved = 0.0  # seconds of training, as agreed on
         self.done_before = 0.0  # the share that earlier parts have done
         self.reported = (0, 0.0)  # tokens, and seconds of updating, at the last report
         self.rate = 0.0
@@ -101,17 +82,18 @@ class Trainer:
         """
         try:
             while True:
-                # First of all, because a signal may have broken off the validation that was due.
+                self.agree()
+                # First, because a signal may have broken off the validation that was due.
                 if self.stream.epoch >= self.counters.next_validation:
                     self.validation(scheduled=True)
+                    continue
                 reason = self.reason_to_stop()
                 if reason is not None:
                     return self.finish(reason)
-                self.flag.check()
                 self.update()
                 if self.counters.update % self.options.report_every == 0:
                     self.report()
-                if time.monotonic() - self.saved >= 60 * self.options.checkpoint_minutes:
+                if self.now - self.saved >= 60 * self.options.checkpoint_minutes:
                     self.save()
         except Interrupted as interrupted:
             if not self.flag.at_once:
@@ -119,45 +101,44 @@ class Trainer:
             raise Interrupted(
                 f"stopped at update {self.counters.update:,}; the same command goes on from the "
                 f"checkpoint in {self.folder}",
-                interrupted.exit_code - 128,
+                interrupted.signal_number,
             ) from None
+
+    def agree(self) -> None:
+        """One clock for all processes, and a signal to one is a signal to all.
+
+        Errors: Interrupted when there was one.
+        """
+        number = self.flag.signal_number or 0
+        number, self.now = self.processes.agree(number, self.seconds())
+        if number:
+            raise Interrupted("stopped between two updates", number)
 
     def update(self) -> None:
         """One update of the weights."""
         start, counters = time.monotonic(), self.counters
         batches = [self.stream.next() for _ in range(self.options.accumulate)]
+        tokens = self.processes.total(sum(batch.tokens for batch in batches))
         counters.update += 1
         self.rate = self.schedule.rate(counters.update, self.stream.epoch, self.done() or 0.0)
-        self.updater.apply(batches, self.rate)
+        self.updater.apply(batches, self.rate, tokens)
         if self.updater.device.type == "cpu":  # elsewhere looking would wait for the device
             self.updater.check()
-        counters.tokens += sum(batch.tokens for batch in batches)
+        counters.tokens += tokens
         counters.updating += time.monotonic() - start
 
     def reason_to_stop(self) -> str | None:
         """Why the training is over, or None."""
-        options, stale = self.options, self.selection.standing.stale
-        if options.updates is not None and self.counters.update >= options.updates:
-            return f"{self.counters.update:,} updates"
-        if options.epochs is not None and self.stream.epoch >= options.epochs:
-            return f"{self.stream.epoch:.4g} epochs"
-        if options.minutes is not None and self.seconds() >= 60 * options.minutes:
-            return f"{self.seconds() / 60:.1f} minutes"
-        if options.patience is not None and stale >= options.patience:
-            return f"no better {self.selection.metric} in {stale} validations"
-        return None
+        stale, metric = self.selection.standing.stale, self.selection.metric
+        return reason_to_stop(self.options, self.place(), stale, metric)
 
     def done(self) -> float | None:
         """The share of the training that is done, 0 to 1; None if only patience ends it."""
-        options = self.options
-        shares = []
-        if options.updates is not None:
-            shares.append(self.counters.update / options.updates)
-        if options.epochs is not None:
-            shares.append(self.stream.epoch / options.epochs)
-        if options.minutes is not None:
-            shares.append(self.seconds() / 60 / options.minutes)
-        return min(1.0, max(shares)) if shares else None
+        return share_done(self.options, self.place())
+
+    def place(self) -> Place:
+        """Where all processes agree to be."""
+        return Place(self.counters.update, self.stream.epoch, self.now)
 
     def seconds(self) -> float:
         """Seconds of training over all its parts."""
@@ -175,8 +156,10 @@ class Trainer:
 
     def report(self) -> None:
         """Tell the mean loss since the last report."""
+        counters, start = self.counters, time.monotonic()
         self.updater.check()
-        window, counters = self.updater.take_window(), self.counters
+        counters.updating += time.monotonic() - start  # a GPU is waited for here, and only here
+        window = self.updater.take_window()
         counters.skipped += window.skipped
         tokens, seconds = counters.tokens - self.reported[0], counters.updating - self.reported[1]
         self.reported = (counters.tokens, counters.updating)
@@ -194,6 +177,7 @@ class Trainer:
             "tokens": counters.tokens,
             "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
             "memory_mib": round(memory_mib(), 1),
+            **gpu_facts(self.updater.device),
             "skipped": counters.skipped,
         }
         if window.skipped:
@@ -226,8 +210,9 @@ class Trainer:
             label = f"average of {len(row['averaged'])}"
             self.reporter.validation(row | {"minutes": self.minutes()}, label)
         self.save()
-        (self.folder / FIGURES).mkdir(exist_ok=True)
-        curves_png(read_metrics(self.folder), self.folder / FIGURES / "curves.png")
+        if self.processes.first:
+            (self.folder / FIGURES).mkdir(exist_ok=True)
+            curves_png(read_metrics(self.folder), self.folder / FIGURES / "curves.png")
         assert standing.published is not None
         return Result(
             folder=self.folder,
@@ -253,21 +238,24 @@ class Trainer:
             "position": self.stream.position(),
             "metrics_bytes": self.reporter.metrics.size(),
             "data": self.material.fingerprint,
+            "processes": self.processes.count,
+            "batches": self.processes.count * self.options.accumulate,  # of an update
         }
         keep = [one["file"] for one in self.selection.standing.kept]
-        save_last(self.folder, state, self.updater, keep)
-        self.saved = time.monotonic()
+        save_last(self.folder, state, self.updater, keep, self.processes)
+        self.saved = self.now
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where `save` was called."""
-        restore(self.folder, state, self.updater)
+        restore(self.folder, state, self.updater, self.processes)
         self.counters = Counters(**state["loop"])
         self.selection.restore(state["selection"])
         self.schedule.restore(state["schedule"])
         self.stream.seek(state["position"])
         self.reporter.metrics.truncate(state["metrics_bytes"])
         self.reported = (self.counters.tokens, self.counters.updating)
-        self.started = self.saved = time.monotonic()
+        self.started = time.monotonic()
+        self.now = self.saved = self.counters.seconds
         self.done_before = self.done() or 0.0
 
 
@@ -283,7 +271,8 @@ def train(
 
     After any stop, SIGKILL included, the same call goes on from the last checkpoint, and on a CPU
     its losses are bit for bit those of a training that was never stopped. A training that has
-    ended goes on when its end is put off.
+    ended goes on when its end is put off. Where `torchrun` started several processes, they train
+    one model together.
 
     Errors: UsageError when the folder holds a training of another recipe or other data;
     DataError from the corpora; FolderError when the folder is in use or damaged, or the disk is
@@ -295,31 +284,37 @@ def train(
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     Schedule(options)  # its errors should not wait for the data
-    with lock(folder):
-        remove_temporary(folder)
-        state = load_state(folder)
-        if state is not None:
-            check_same_recipe(recipe, folder)
-        else:
-            check_free(recipe, folder)
-        with Reporter(folder, console, progress, options.tensorboard) as reporter:
-            return _train(recipe, folder, state, find_device(device), reporter)
+    with joined(device) as processes, ExitStack() as held:
+        with processes.in_turn():
+            if processes.first:
+                held.enter_context(lock(folder))
+                remove_temporary(folder)
+            state = load_state(folder)
+            if state is None:
+                check_free(recipe, folder)
+            else:
+                check_same_recipe(recipe, folder, state, processes.count)
+        held.enter_context(tensor_cores(processes.device))
+        reporter = Reporter(folder, console, progress, options.tensorboard, processes.rank)
+        return _train(recipe, folder, state, processes, held.enter_context(reporter))
 
 
 def _train(
     recipe: Recipe,
     folder: Path,
     state: dict[str, Any] | None,
-    device: torch.device,
+    processes: Processes,
     reporter: Reporter,
 ) -> Result:
-    material = load_material(recipe, folder, state is not None, reporter)
+    written = state is not None or not processes.first
+    with processes.in_turn():  # the first process writes what the others read
+        material = load_material(recipe, folder, written, reporter)
     if state is not None and state["data"] != material.fingerprint:
         raise UsageError(
             f"{folder}: the files of data.train or data.valid have changed since this training "
             "began; train into another folder, or start anew with `--fresh`"
         )
-    model = build(recipe, material, device)
+    model = build(recipe, material, processes.device)
     options = recipe.training
     stream = BatchStream(
         material.store,
@@ -327,23 +322,28 @@ def _train(
         material.target,
         batch_tokens=options.batch_tokens,
         seed=options.seed,
+        share=(processes.rank, processes.count),
+        pin=processes.device if processes.device.type == "cuda" else None,
     )
     try:
         if state is None:
             reporter.status("measuring precisions")
-            precision, why = settle_precision(options, model, stream)
+            precision, why = processes.tell(settle_precision(options, model, stream))
             reporter.say(f"precision {precision}: {why}")
         else:
             precision = state["precision"]
-        updater = Updater(model, options, precision, material.name_examples, reporter.say)
-        with signals_noted() as flag:
-            trainer = Trainer(recipe, folder, material, updater, stream, reporter, flag)
+        processes.seed(options.seed + (0 if state is None else state["loop"]["update"]))
+        names, warn = material.name_examples, reporter.warn
+        updater = Updater(model, options, precision, names, warn, processes)
+        with signals_noted(patient=processes.count > 1) as flag:
+            trainer = Trainer(recipe, folder, material, updater, stream, reporter, flag, processes)
             if state is not None:
                 trainer.restore(state)
                 reporter.say(f"going on from update {trainer.counters.update:,}")
             else:
                 reporter.metrics.truncate(0)
-            write_recipe(recipe, folder)
+            if processes.first:
+                write_recipe(recipe, folder)
             if state is None:
                 trainer.save()
             return trainer.run()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from transduce.data.batches import Batch, BatchStream
 from transduce.errors import UsageError
@@ -13,7 +15,7 @@ from transduce.model import Seq2Seq
 from transduce.model.packing import has_bf16
 from transduce.recipe import TrainingOptions
 from transduce.search.batching import out_of_memory
-from transduce.training.losses import sequence_loss
+from transduce.training.losses import real_positions, sequence_loss
 
 MEASURED = 3  # batches that `auto` is measured on
 GAIN = 1.1  # bf16 must be this much faster to be chosen
@@ -48,7 +50,7 @@ def choose_precision(
         return wanted, "as the recipe says"
     if not has_bf16(device):
         return "fp32", f"this {device.type} has no bf16 arithmetic"
-    moved = [batch.to(device) for batch in batches]
+    moved = [(x.to(device), real_positions(x.target_output).to(device)) for x in batches]
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         try:
@@ -69,17 +71,37 @@ def choose_precision(
     return chosen, f"bf16 was measured to be {gain:.2f} times as fast as fp32"
 
 
-def _measure(model: Seq2Seq, batches: Sequence[Batch], smoothing: float, precision: str) -> float:
-    """Seconds of one forward and backward pass over all batches."""
+def _measure(
+    model: Seq2Seq, batches: Sequence[tuple[Batch, Tensor]], smoothing: float, precision: str
+) -> float:
+    """Seconds of one forward and backward pass over all batches, each with its real positions."""
     model.train()
     device = model.device
     synchronize = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
     synchronize()
     start = time.perf_counter()
-    for batch in batches:
+    for batch, positions in batches:
         model.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            sums = sequence_loss(model, batch, smoothing)
+            sums = sequence_loss(model, batch, smoothing, positions)
         (sums.loss / sums.tokens).backward()
     synchronize()
     return time.perf_counter() - start
+
+
+@contextmanager
+def tensor_cores(device: torch.device) -> Iterator[None]:
+    """Inside the block, fp32 on a GPU means TF32: matrices are multiplied by its tensor cores.
+
+    They read 10 bits of each factor's mantissa and sum in 32-bit floating point; cuDNN's recurrent
+    layers do so in any case.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

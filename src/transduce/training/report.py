@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -19,10 +20,14 @@ from transduce.folder import METRICS
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object per report and per validation."""
+    """`metrics.jsonl`: one JSON object per report and per validation.
 
-    def __init__(self, folder: Path) -> None:
+    Of several processes only the first `writes`.
+    """
+
+    def __init__(self, folder: Path, writes: bool = True) -> None:
         self.path = folder / METRICS
+        self.writes = writes
 
     def size(self) -> int:
         """Bytes written so far."""
@@ -30,7 +35,7 @@ class MetricsFile:
 
     def truncate(self, size: int) -> None:
         """Forget the lines after a checkpoint; they will be written again."""
-        if self.size() > size:
+        if self.writes and self.size() > size:
             with self.path.open("r+b") as stream:
                 stream.truncate(size)
 
@@ -39,6 +44,8 @@ class MetricsFile:
 
         Errors: FolderError when the disk is full; no half line stays.
         """
+        if not self.writes:
+            return
         row = {key: None if _not_finite(value) else value for key, value in row.items()}
         before = self.size()
         try:
@@ -82,6 +89,13 @@ def memory_mib() -> float:
         return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def gpu_facts(device: torch.device) -> dict[str, float]:
+    """On a GPU, `gpu_mib`: the most that tensors have taken there in MiB; elsewhere nothing."""
+    if device.type != "cuda":
+        return {}
+    return {"gpu_mib": round(torch.cuda.max_memory_allocated(device) / 2**20, 1)}
+
+
 def duration(seconds: float | None) -> str:
     """Seconds for people: `1:02:03`, `4:05`, or `?` when unknown."""
     if seconds is None:
@@ -92,18 +106,26 @@ def duration(seconds: float | None) -> str:
 
 
 class Reporter:
-    """Shows a training on a terminal as one live line, elsewhere as plain lines."""
+    """Shows a training on a terminal as one live line, elsewhere as plain lines.
+
+    Of several processes only the first (`rank` 0) reports; the others only warn.
+    """
 
     def __init__(
-        self, folder: Path, console: Console | None, progress: bool, tensorboard: bool
+        self,
+        folder: Path,
+        console: Console | None,
+        progress: bool,
+        tensorboard: bool,
+        rank: int = 0,
     ) -> None:
-        self.metrics = MetricsFile(folder)
+        self.metrics = MetricsFile(folder, writes=rank == 0)
         self.console = console or Console(stderr=True)
-        self.progress = progress
+        self.progress, self.rank = progress, rank
         self.live: Progress | None = None
         self.task: Any = None
-        self.board = _board(folder) if tensorboard else None
-        if progress and self.console.is_terminal:
+        self.board = _board(folder) if tensorboard and rank == 0 else None
+        if progress and rank == 0 and self.console.is_terminal:
             self.live = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
@@ -126,8 +148,14 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """A line that stays."""
+        if self.rank == 0:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """A line that stays, from any process."""
         if self.progress:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            who = f"process {self.rank}: " if self.rank else ""
+            self.console.print(who + text, markup=False, highlight=False, soft_wrap=True)
 
     def status(self, text: str) -> None:
         """What is going on just now; on a terminal only."""

@@ -20,6 +20,7 @@ from transduce.model import Seq2Seq
 from transduce.model.weights import model_tensors, tensor_bytes
 from transduce.recipe import Recipe
 from transduce.training.averaging import average_weights
+from transduce.training.distributed import Processes
 from transduce.training.interruption import StopFlag
 from transduce.training.setup import Material
 from transduce.training.update import Updater
@@ -40,7 +41,10 @@ class Standing:
 
 
 class Selection:
-    """Judges weights on the valid set and publishes the best of them."""
+    """Judges weights on the valid set and publishes the best of them.
+
+    All processes judge together and so know the same; the first one writes.
+    """
 
     def __init__(
         self,
@@ -50,10 +54,11 @@ class Selection:
         updater: Updater,
         flag: StopFlag,
         status: Callable[[str], None],
+        processes: Processes,
     ) -> None:
         self.recipe, self.folder, self.material = recipe, folder, material
         self.updater, self.model = updater, updater.model
-        self.flag, self.status = flag, status
+        self.flag, self.status, self.processes = flag, status, processes
         self.metric = deciding_metric(recipe)
         self.standing = Standing()
 
@@ -99,17 +104,19 @@ class Selection:
         return _row(found, update, epoch, used, time.monotonic() - start) | {"averaged": updates}
 
     def _judge(self, weights: dict[str, Tensor] | None = None) -> Validated:
-        """Validate `weights`, or those that would be used; a signal ends it at once, harmlessly."""
+        """Validate `weights`, or those that would be used; a signal ends it, harmlessly."""
         self.status("validating")
         if weights is None:
             weights = self.updater.average.tensors if self.updater.average else {}
-        with lending(self.model, weights), self.flag.raising():
+        with lending(self.model, weights):
             return validate(
                 self.model,
                 self.material.valid,
                 self.recipe,
                 self.material.target,
                 lambda done, of: self.status(f"validating {done}/{of}"),
+                self.processes,
+                self.flag,
             )
 
     def _weights(self) -> dict[str, Tensor]:
@@ -123,7 +130,8 @@ class Selection:
         rank = sum(not better(self.metric, value, than=one["value"]) for one in kept)
         if rank < count:
             name = f"best-{update:08d}.safetensors"
-            atomic_bytes(self.folder / LAST / name, tensor_bytes(weights))
+            if self.processes.first:
+                atomic_bytes(self.folder / LAST / name, tensor_bytes(weights))
             kept.insert(rank, {"file": name, "update": update, "value": value})
             del kept[count:]
 
@@ -131,6 +139,8 @@ class Selection:
         """Make these the weights of the model folder."""
         self.standing.published = found.value(self.metric)
         self.standing.scores = found.scores | {"loss": found.loss}
+        if not self.processes.first:
+            return
         trained = facts | {"metric": self.metric, "valid": self.standing.scores}
         about = describe(self.recipe, self.model, self.material.store, trained)
         publish(self.folder, {WEIGHTS: tensor_bytes(weights)}, **about)

@@ -41,6 +41,7 @@ FREE = (
     "evaluation.bootstrap",
 )
 DATA = ("data.train", "data.valid")  # compared by content, since files may move
+UPDATE = "training.accumulate"  # compared as part of how many batches make an update
 
 
 @dataclass(frozen=True)
@@ -131,25 +132,43 @@ def build(recipe: Recipe, material: Material, device: torch.device) -> Seq2Seq:
 # ------------------------------------------------------------------------------- the recipe
 
 
-def check_same_recipe(recipe: Recipe, folder: Path) -> None:
+def check_same_recipe(recipe: Recipe, folder: Path, state: dict[str, Any], processes: int) -> None:
     """Make sure that the training in `folder` was started with this recipe.
 
-    Errors: UsageError listing the options that differ.
+    state: of its checkpoint; processes: how many would go on, which may be others than before as
+    long as an update is of as many batches. Errors: UsageError listing the options that differ.
     """
-    before = _flat(load_recipe(folder / RECIPE).model_dump(mode="json"))
-    now = _flat(recipe.model_dump(mode="json"))
-    ignored = FREE + DATA
+    there = load_recipe(folder / RECIPE)
+    before, now = (_flat(r.model_dump(mode="json")) for r in (there, recipe))
+    ignored = (*FREE, *DATA, UPDATE)
     changed = [
         f"  {key}: {_show(before.get(key))} there, {_show(now.get(key))} here"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not key.startswith(ignored)
     ]
+    # Checkpoints from before there were several processes do not say.
+    then, each = state.get("processes", 1), recipe.training.accumulate
+    batches = state.get("batches", there.training.accumulate)
+    if batches != processes * each:
+        if processes != then:
+            raise UsageError(_other_update(folder, batches, then, processes, each))
+        changed.append(f"  {UPDATE}: {batches // then} there, {each} here")
     if changed:
         raise UsageError(
             f"{folder}: holds a training of another recipe:\n" + "\n".join(changed) + "\n"
             "Go on with the recipe as it was, train into another folder, or start anew with "
             "`--fresh`. (When to stop, and how often to report, may change.)"
         )
+
+
+def _other_update(folder: Path, batches: int, then: int, processes: int, each: int) -> str:
+    same = f"{then} processes" if batches % processes else f"{UPDATE}={batches // processes}"
+    return (
+        f"{folder}: an update of the training there is of {batches} batches ({then} processes, "
+        f"{UPDATE}={batches // then}), here it would be of {processes * each} ({processes} "
+        f"processes, {UPDATE}={each}). Go on with {same}, train into another folder, or start "
+        "anew with `--fresh`"
+    )
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:

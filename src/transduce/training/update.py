@@ -18,6 +18,7 @@ from transduce.model import Seq2Seq
 from transduce.recipe import TrainingOptions
 from transduce.search.batching import out_of_memory
 from transduce.training.averaging import MovingAverage
+from transduce.training.distributed import Processes
 from transduce.training.losses import halves, real_positions, sequence_loss
 from transduce.training.optimizer import build_optimizer
 
@@ -47,6 +48,7 @@ class Updater:
         precision: str,
         name_examples: Callable[[Sequence[int]], list[str]],
         warn: Callable[[str], None],
+        processes: Processes | None = None,
     ) -> None:
         self.model = model
         self.options = options
@@ -60,18 +62,25 @@ class Updater:
         self.streak = torch.zeros((), dtype=torch.float64, device=self.device)
         self._name_examples = name_examples
         self._warn = warn
+        self._processes = processes or Processes(self.device)
         self._warned = False
         self._recent: list[Batch] = []
 
-    def apply(self, batches: Sequence[Batch], learning_rate: float) -> None:
+    def apply(
+        self, batches: Sequence[Batch], learning_rate: float, tokens: int | None = None
+    ) -> None:
         """Change the weights by the mean gradient per real target token of `batches`.
+
+        With several processes: of the batches of all, which have `tokens` real target tokens.
 
         Errors: TrainingError when one example alone does not fit into memory.
         """
         self.model.train()
         self._recent = list(batches)
-        tokens = sum(batch.tokens for batch in batches)
+        if tokens is None:
+            tokens = sum(batch.tokens for batch in batches)
         loss, nll = self._gradients(batches, tokens)
+        loss, nll = self._processes.add_up(self.parameters, loss, nll)
         norm = self._clip()
         bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
         for group in self.optimizer.param_groups:
@@ -127,7 +136,10 @@ class Updater:
             pieces[failed : failed + 1] = self._halved(pieces[failed])
 
     def _backward(self, batch: Batch, tokens: int) -> tuple[Tensor, Tensor]:
-        positions = real_positions(batch.target_output).to(self.device, non_blocking=True)
+        positions = real_positions(batch.target_output)
+        if self.device.type == "cuda":  # from other memory the copy would wait for the device
+            positions = positions.pin_memory()
+        positions = positions.to(self.device, non_blocking=True)
         on_device = batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             sums = sequence_loss(

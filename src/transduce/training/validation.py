@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ from transduce.model import Seq2Seq
 from transduce.recipe import METRICS, Recipe
 from transduce.search.batching import evaluating
 from transduce.search.decode import decode
+from transduce.training.distributed import Processes
+from transduce.training.interruption import StopFlag
 from transduce.training.losses import perplexity, sequence_loss
 
 SLOW = ("ter",)  # computed in validation only when it decides
@@ -125,36 +129,64 @@ def validate(
     recipe: Recipe,
     target: TextSide,
     progress: Callable[[int, int], None] | None = None,
+    processes: Processes | None = None,
+    flag: StopFlag | None = None,
 ) -> Validated:
-    """Loss and scores of the model as it is; `progress` is told outputs done and in all."""
-    with apart_from_training(model):
-        loss = mean_loss(model, valid, recipe.training.batch_tokens)
-        outputs: list[str] = []
-        hypotheses = decode(model, valid.inputs, recipe.search, device=model.device)
-        for found in hypotheses:
-            outputs.append(target.decode(found[0].ids))
-            if progress is not None:
-                progress(len(outputs), len(valid.inputs))
-    scores = compute(
-        metrics_to_compute(recipe),
-        outputs,
-        valid.references,
-        source_language=recipe.source.language,
-        target_language=recipe.target.language,
-        bootstrap=0,
-    )
-    return Validated(loss, {score.name: score.value for score in scores}, outputs[:3])
+    """Loss and scores of the model as it is, the same in all of several processes.
+
+    Each of them does a share of the work; `progress` is told its outputs done and in all.
+
+    Errors: Interrupted when a signal came meanwhile, if there is a flag for it.
+    """
+    processes = processes or Processes(model.device)
+
+    def share() -> dict[str, Any]:
+        with apart_from_training(model):
+            nll, tokens = nll_sum(model, valid, recipe.training.batch_tokens, processes)
+            inputs = valid.inputs[processes.rank :: processes.count]
+            outputs: list[str] = []
+            for found in decode(model, inputs, recipe.search, device=model.device):
+                outputs.append(target.decode(found[0].ids))
+                if progress is not None:
+                    progress(len(outputs), len(inputs))
+        return {"nll": nll, "tokens": tokens, "outputs": outputs}
+
+    shares = processes.gather(share, flag or StopFlag())
+    loss = sum(part["nll"] for part in shares) / sum(part["tokens"] for part in shares)
+    outputs = [""] * len(valid.inputs)
+    for rank, part in enumerate(shares):
+        outputs[rank :: processes.count] = part["outputs"]
+    scores = {}
+    if processes.first:
+        found = compute(
+            metrics_to_compute(recipe),
+            outputs,
+            valid.references,
+            source_language=recipe.source.language,
+            target_language=recipe.target.language,
+            bootstrap=0,
+        )
+        scores = {score.name: score.value for score in found}
+    return Validated(loss, processes.tell(scores), outputs[:3])
 
 
 def mean_loss(model: Seq2Seq, valid: ValidationSet, batch_tokens: int) -> float:
     """Negative log-likelihood in nats per target token, without smoothing."""
+    nll, tokens = nll_sum(model, valid, batch_tokens, Processes(model.device))
+    return nll / tokens
+
+
+def nll_sum(
+    model: Seq2Seq, valid: ValidationSet, batch_tokens: int, processes: Processes
+) -> tuple[float, int]:
+    """Negative log-likelihood in nats, and target tokens, of this process's share of the pairs."""
     total = torch.zeros((), dtype=torch.float64, device=model.device)
     tokens = 0
-    for batch in _batches(valid, batch_tokens):
+    for batch in islice(_batches(valid, batch_tokens), processes.rank, None, processes.count):
         sums = sequence_loss(model, batch.to(model.device), 0.0)
         total += sums.nll
         tokens += sums.tokens
-    return float(total) / tokens
+    return float(total), tokens
 
 
 def _batches(valid: ValidationSet, batch_tokens: int) -> Iterator[Batch]:
