@@ -173,7 +173,7 @@ def fit(sizes: Sequence[float], costs: Sequence[float]) -> Fit:
     exponent = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread
     total = sum((b - mean_y) ** 2 for b in y)
     rest = sum((b - mean_y - exponent * (a - mean_x)) ** 2 for a, b in zip(x, y, strict=True))
-    explained = 1.0 if total == 0 else 1 - rest / total
+    explained = 1 - rest / total if total > 1e-12 else 1.0  # else it is flat to rounding
     return Fit(exponent, math.exp(mean_y - exponent * mean_x), explained)
 
 

@@ -188,6 +188,9 @@ def joeynmt_config(recipe: Recipe, work: Path) -> Path:
             "adam_betas": list(train.optimizer.betas),
             "learning_rate": train.learning_rate,
             "learning_rate_min": 1e-9,
+            # It insists on a schedule; its plateau is not for this torch.
+            "scheduling": "decaying",
+            "decaying_step_size": 10**9,
             "clip_grad_norm": train.clip_norm,
             "label_smoothing": train.label_smoothing,
             "batch_size": train.batch_tokens,

@@ -77,7 +77,8 @@ def main() -> None:
                 cells = [f"{task}, {UNITS[task]}", *contestant.label, size]
                 rows.append([*cells, *common.summary(contestant), told])
                 found.append({"task": task, "parameters": size, **contestant.facts()})
-            notes += [f"left out: {c.name}: {c.left_out}" for c in contestants if c.left_out]
+            out = [c for c in contestants if c.left_out]
+            notes += [f"left out of {task}: {c.name}: {c.left_out}" for c in out]
     facts = common.machine() | facts
     print(common.heading(facts))
     print(
@@ -164,7 +165,7 @@ def start(
         try:
             worker = entry.begin()
         except LeftOut as reason:
-            notes.append(f"left out: {task}: {entry.system} {entry.how}: {reason}")
+            notes.append(f"left out: {entry.system} {entry.how}: {reason}")
             continue
         stack.callback(worker.close)
         turn = turn_of(task, entry.system, worker, field.options)

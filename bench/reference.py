@@ -213,14 +213,8 @@ def _place(name: str) -> str:
 
 def decoder(folder: Path, keywords: dict[str, Any], threads: int, log: Path, lines: Path) -> Worker:
     """A worker that decodes the lines of a file with a model folder, loaded by `keywords`."""
-    command: list[str | Path] = [
-        sys.executable,
-        HERE / "worker_transduce.py",
-        "decode",
-        folder,
-        lines,
-    ]
-    return Worker([*command, json.dumps(keywords), str(threads)], log, threads=threads)
+    command = [*WORKER, "decode", str(folder), str(lines), json.dumps(keywords), str(threads)]
+    return Worker(command, log, threads=threads)
 
 
 def trainer(folder: Path, overrides: Sequence[str], threads: int, log: Path) -> Worker:

@@ -80,7 +80,7 @@ def decode(folder: str, pieces: str, compute_type: str, inter: str, intra: str, 
     translator = ctranslate2.Translator(folder, "cpu", compute_type=compute_type, **workers)
     lines = Path(pieces).read_text(encoding="utf-8").split("\n")[:-1]
     rows = [[*line.split(), "</s>"] for line in lines]
-    questions.tell(system=f"{SYSTEM} ({translator.compute_type})", parameters=count(folder))
+    questions.tell(system=SYSTEM, parameters=count(folder))
 
     def search(some: Rows, beam: int, steps: int) -> list[Any]:
         options = {"beam_size": beam, "max_input_length": 0}
