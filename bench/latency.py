@@ -24,62 +24,24 @@ from typing import Any
 
 import common
 from common import Contestant, LeftOut
-from reference import (
-    VARIANTS,
-    decoder,
-    forced,
-    probe_of,
-    random_folder,
-    recipe_of,
-    text_lines,
-    usable,
-)
+from decoding import Ready, options_of, probe_of, search_of, start, told_of
 from turns import Worker
 
 
 def main() -> None:
-    options = arguments()
+    options = options_of(common.parser(__doc__), lines=64)
     facts = common.machine()
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latency-")))
-        folder = options.model or random_folder(work / "model", recipe_of(options.overrides))
-        texts = text_lines(options.file, options.lines)
-        lines = work / "lines"
-        lines.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-        variants, note = usable(options.precisions)
-        contestants: list[Contestant] = []
-        for threads in options.threads:
-            for name, keywords in variants.items():
-                log = work / f"{name}-{threads}.log"
-                try:
-                    worker = decoder(folder, keywords, threads, log, lines)
-                except LeftOut as reason:
-                    note += f"\nleft out: {name}: {reason}"
-                    continue
-                stack.callback(worker.close)
-                for beam in options.beams:
-                    search = {"beam": beam} | (forced(options.steps) if options.random else {})
-                    told = {"how": "single", "count": options.lines, "search": search}
-                    label = ("one sentence", name, str(threads), str(beam))
-                    turn = milliseconds(worker, told)
-                    contestants.append(Contestant(label, turn, threads, probe_of(name)))
-        (work / "one").write_text(f"{texts[0]}\n", encoding="utf-8")
-        commands = {
-            "start: transduce --help": ["--help"],
-            "start: predict one line": ["predict", str(folder), str(work / "one")],
-        }
-        for what, command in commands.items():
-            contestants.append(Contestant((what, "", "1", ""), starting(command)))
+        folder, ready, note = start(options, work, stack)
+        contestants = [made for one in ready for made in entries(one, options)]
+        contestants += starts(folder, work)
         common.take_turns(contestants, options.runs)
     facts = common.machine() | facts
     print(common.heading(facts))
-    forced_to = f", {options.steps} steps each" if options.random else ""
-    print(
-        f"{folder if options.model else 'random weights'}, {options.lines} sentences in each of "
-        f"{options.runs} turns{forced_to}\n{note}"
-    )
-    head = ["what", "precision", "threads", "beam", "ms median", "range", "probe GF/s", "ms 95 %"]
-    rows = [head]
+    print(told_of(options, ready[0].worker.about) + f"\n{note}")
+    head = ["what", "precision", "threads", "beam", "ms median", "range", "probe GF/s"]
+    rows = [[*head, "ms 95 %"]]
     for contestant in contestants:
         slow = common.percentile(contestant.values, 0.95) if contestant.rounds else None
         cells = [*contestant.label, *common.summary(contestant)]
@@ -88,21 +50,26 @@ def main() -> None:
     common.write_json(options.json, options, facts, [c.facts() for c in contestants])
 
 
-def arguments() -> argparse.Namespace:
-    parser = common.parser(__doc__)
-    parser.add_argument("model", type=Path, nargs="?", help="model folder")
-    parser.add_argument("file", type=Path, nargs="?", help="source lines; default: Multi30k's test")
-    parser.add_argument("--random", action="store_true", help="random weights, forced length")
-    parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="key=value")
-    parser.add_argument("--steps", type=int, default=15, help="of --random, the end counted")
-    parser.add_argument("--lines", type=int, default=64, help="sentences of a turn")
-    parser.add_argument("--beams", type=common.numbers, default=[1, 5])
-    parser.add_argument("--threads", type=common.numbers, default=[1])
-    parser.add_argument("--precisions", type=common.names, default=list(VARIANTS))
-    options = parser.parse_args()
-    if bool(options.model) == options.random:
-        parser.error("give a model folder, or --random")
-    return options
+def entries(one: Ready, options: argparse.Namespace) -> list[Contestant]:
+    """The lines of the table that one worker fills."""
+    made = []
+    for beam in options.beams:
+        told = {"how": "single", "count": options.lines, "search": search_of(options, beam)}
+        label = ("one sentence", one.variant, str(one.threads), str(beam))
+        turn = milliseconds(one.worker, told)
+        made.append(Contestant(label, turn, one.threads, probe_of(one.variant)))
+    return made
+
+
+def starts(folder: Path, work: Path) -> list[Contestant]:
+    """The lines about starting."""
+    with (work / "lines").open(encoding="utf-8") as lines:
+        (work / "one").write_text(next(lines), encoding="utf-8")
+    commands = {
+        "start: transduce --help": ["--help"],
+        "start: predict one line": ["predict", str(folder), str(work / "one")],
+    }
+    return [Contestant((what, "", "1", ""), starting(c)) for what, c in commands.items()]
 
 
 def milliseconds(worker: Worker, question: dict[str, Any]) -> Callable[[], Sequence[float]]:

@@ -26,7 +26,8 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import common
-from reference import FILE, forced, random_folder, recipe_of, text_lines
+from decoding import forced, text_lines
+from reference import FILE, random_folder, recipe_of
 
 EVERY = 0.2  # seconds between two looks
 

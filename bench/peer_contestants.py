@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from decoding import decoder, probe_of, usable
 from peer_setup import eole_config, joeynmt_config
-from reference import HERE, decoder, probe_of, trainer, usable
+from reference import HERE, trainer
 from turns import Worker
 
 from transduce.recipe import Recipe

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from common import LeftOut, say
-from reference import HERE, text_lines
+from decoding import text_lines
+from reference import HERE
 
 from transduce.data.corpus import open_corpora
 from transduce.data.text import TextSide

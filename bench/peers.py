@@ -28,9 +28,10 @@ from typing import Any
 
 import common
 from common import Contestant, LeftOut
+from decoding import VARIANTS, forced
 from peer_contestants import Field, entries_of
 from peer_setup import PACKAGES, environment, eole_config, write_data
-from reference import HERE, VARIANTS, forced, random_folder, recipe_of, train_turn
+from reference import HERE, random_folder, recipe_of, train_turn
 from turns import Worker
 
 from transduce.data.catalog import cache_root

@@ -1,4 +1,4 @@
-"""The reference model of bench/, its data, what it costs, and how its decoding is forced.
+"""The reference model of bench/: its recipe, folders with random weights, its data, what it costs.
 
 `reference.yaml` says what it is. Everything here takes its recipe, so that `key=value` on a
 program's command line measures another model in the same way.
@@ -6,20 +6,15 @@ program's command line measures another model in the same way.
 
 from __future__ import annotations
 
-import inspect
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from turns import Worker
 
-import transduce
 from transduce.data.batches import BatchStream
 from transduce.data.catalog import cache_root
 from transduce.data.corpus import open_corpora
@@ -29,23 +24,13 @@ from transduce.data.tokenizers.symbols import SymbolTokenizer
 from transduce.folder import RECIPE, WEIGHTS, publish
 from transduce.model import build_model
 from transduce.model.weights import model_tensors, tensor_bytes
-from transduce.recipe import CorpusOptions, ModelOptions, Recipe
+from transduce.recipe import ModelOptions, Recipe
 from transduce.recipe_files import dump_recipe, load_recipe
 from transduce.training.setup import learn_sides, save_sides
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE / "reference.yaml"
 WORKER = (sys.executable, str(HERE / "worker_transduce.py"))
-LINES = "multi30k-en-de:test_2016_flickr"  # what is decoded
-
-# How a model folder is loaded to decode: a name for the table, and keywords of `transduce.load`.
-# A lexical shortlist, or any other way to decode the same model, is one line more.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "fp32": {"precision": "fp32"},
-    "bf16": {"precision": "bf16"},
-    "int8": {"precision": "int8"},
-    "auto": {"precision": "auto"},
-}
 
 
 def recipe_of(overrides: Sequence[str] = ()) -> Recipe:
@@ -78,42 +63,6 @@ def random_folder(path: Path, recipe: Recipe, vocabulary: int | None = None) -> 
     files = {RECIPE: dump_recipe(recipe).encode(), WEIGHTS: tensor_bytes(weights)}
     publish(path, files, task=recipe.task, source_language="en", target_language="de")
     return path
-
-
-def usable(wanted: Sequence[str]) -> tuple[dict[str, dict[str, Any]], str]:
-    """Those of VARIANTS that this transduce can load, and a line about those it cannot.
-
-    Where it can load none, the one way there is, under the name `fp32`.
-    """
-    known = inspect.signature(transduce.load).parameters
-    chosen = {name: VARIANTS[name] for name in wanted}
-    able = {name: keywords for name, keywords in chosen.items() if keywords.keys() <= known.keys()}
-    if len(able) == len(chosen):
-        return able, ""
-    missing = sorted({key for one in chosen.values() for key in one} - known.keys())
-    unable = ", ".join(name for name in chosen if name not in able and (able or name != "fp32"))
-    note = f"not measured: {unable}, since transduce.load has no {', '.join(missing)} yet"
-    return able or {"fp32": {}}, note if unable else ""
-
-
-# ---------------------------------------------------------------------------------------- lines
-
-
-def text_lines(file: Path | None, count: int) -> list[str]:
-    """So many source lines of a file, or of Multi30k's test set, over again where they run out."""
-    if file is None:
-        (corpus,) = open_corpora([CorpusOptions(name=LINES)])
-        found = [example.source for example in corpus]
-    else:
-        found = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-    if not found:
-        raise SystemExit(f"{file}: no lines to decode")
-    return list(islice(cycle(found), count))
-
-
-def forced(tokens: int) -> dict[str, Any]:
-    """Search options for exactly so many target tokens, the end symbol counted: as many steps."""
-    return {"min_ratio": 1000.0, "max_ratio": 1e-9, "max_extra": tokens - 1}
 
 
 # ------------------------------------------------------------------------------------- padding
@@ -211,36 +160,11 @@ def _place(name: str) -> str:
 # -------------------------------------------------------------------------------------- workers
 
 
-def decoder(folder: Path, keywords: dict[str, Any], threads: int, log: Path, lines: Path) -> Worker:
-    """A worker that decodes the lines of a file with a model folder, loaded by `keywords`."""
-    command = [*WORKER, "decode", str(folder), str(lines), json.dumps(keywords), str(threads)]
-    return Worker(command, log, threads=threads)
-
-
 def trainer(folder: Path, overrides: Sequence[str], threads: int, log: Path) -> Worker:
     """A worker that trains the reference recipe in a new folder."""
     command = [*WORKER, "train", str(folder)]
     told = [*overrides, f"training.threads={threads}"]
     return Worker([*command, *told], log, threads=threads)
-
-
-@dataclass
-class Decoding:
-    """A turn of a decoding worker: sentences a second. `steps` is the mean of the last turn."""
-
-    worker: Worker
-    question: dict[str, Any]
-    steps: float = 0.0
-
-    def __call__(self) -> list[float]:
-        told = self.worker.ask(**self.question)
-        self.steps = told["steps"]
-        return [told["sentences"] / told["seconds"]]
-
-
-def probe_of(variant: str) -> str:
-    """The probe that stands beside one of VARIANTS."""
-    return "bf16" if variant == "bf16" else "fp32"
 
 
 def train_turn(worker: Worker, seconds: float) -> Callable[[], list[float]]:

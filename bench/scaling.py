@@ -35,7 +35,8 @@ import common
 import torch
 from common import Contestant, LeftOut
 from corpus_scale import noisy
-from reference import decoder, forced, random_folder, recipe_of, text_lines, usable
+from decoding import decoder, forced, text_lines, usable
+from reference import random_folder, recipe_of
 from turns import Worker
 
 import transduce

@@ -10,13 +10,16 @@ from pathlib import Path
 import common
 import pytest
 import reference
-from reference import cost_of, forced, random_folder, recipe_of, usable
+from decoding import forced, usable
+from reference import cost_of, random_folder, recipe_of
 
 import transduce
 from transduce.search import decode_batch
 
 BENCH = Path(reference.__file__).parent
-PROGRAMS = sorted(path.name for path in BENCH.glob("*.py") if "parse_args()" in path.read_text())
+PROGRAMS = sorted(
+    path.name for path in BENCH.glob("*.py") if '"__main__":\n    main()' in path.read_text()
+)
 TINY = "model.embedding=8 model.encoder.size=8 model.decoder.size=8".split()
 PAIRS = [("a cat sat", "eine katze"), ("the dog ran on", "der hund lief"), ("a dog", "ein hund")]
 

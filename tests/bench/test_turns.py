@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,7 +96,8 @@ class Asked:
 
 def test_a_training_is_cut_into_turns_between_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 2.0, 3.0, 100.0, 101.0, 200.0])
-    monkeypatch.setattr(turns.time, "perf_counter", lambda: next(clock))
+    stopped = SimpleNamespace(perf_counter=lambda: next(clock))
+    monkeypatch.setattr(turns, "time", stopped)
     asked = Asked(2.5, 0.5, 1.0)
     made = Turns(asked, system="toy")  # type: ignore[arg-type]
     made.after(1000)  # the first update, before the clock starts: it only tells that all is ready
