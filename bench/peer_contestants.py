@@ -141,7 +141,11 @@ PEERS: dict[str, Callable[[str, Field], list[Entry]]] = {
 
 
 def peer(field: Field, name: str, arguments: Sequence[str | Path], log: str) -> Worker:
-    """Start a peer's worker in its environment, which sees nothing of this one."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    """Start a peer's worker in its environment."""
     command = [field.pythons[name], HERE / f"worker_{name}.py", *arguments]
-    return Worker(command, field.log(log), threads=field.options.threads, environment=clean)
+    return Worker(command, field.log(log), threads=field.options.threads, environment=outside())
+
+
+def outside() -> dict[str, str]:
+    """The environment variables, without those that would show a peer this one's packages."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}

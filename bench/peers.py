@@ -29,7 +29,7 @@ from typing import Any
 import common
 from common import Contestant, LeftOut
 from decoding import VARIANTS, forced
-from peer_contestants import Field, entries_of
+from peer_contestants import Field, entries_of, outside
 from peer_setup import PACKAGES, environment, eole_config, write_data
 from reference import HERE, random_folder, recipe_of, train_turn
 from turns import Worker
@@ -74,13 +74,14 @@ def main() -> None:
             base = best(task, contestants)
             for contestant in contestants:
                 told = versus(task, contestant, base)
-                size = f"{about[contestant.name]:,}"
-                cells = [f"{task}, {UNITS[task]}", *contestant.label, size]
+                size = about[contestant.name]
+                cells = [f"{task}, {UNITS[task]}", *contestant.label, f"{size:,}"]
                 rows.append([*cells, *common.summary(contestant), told])
                 found.append({"task": task, "parameters": size, **contestant.facts()})
             out = [c for c in contestants if c.left_out]
             notes += [f"left out of {task}: {c.name}: {c.left_out}" for c in out]
-    facts = common.machine() | facts
+            facts = common.machine() | facts
+            common.write_json(options.json, options, facts, found)  # an hour is long
     print(common.heading(facts))
     print(
         f"{options.threads} thread(s) each, {pieces:,} pieces, batches of at most "
@@ -89,7 +90,6 @@ def main() -> None:
     )
     print(common.table(rows, left=3))
     print("".join(f"{note}\n" for note in dict.fromkeys(notes)), end="")
-    common.write_json(options.json, options, facts, found)
 
 
 def arguments() -> argparse.Namespace:
@@ -103,7 +103,7 @@ def arguments() -> argparse.Namespace:
         parser.add_argument(f"--{peer}-python", type=Path, help=f"an environment that has {peer}")
     parser.add_argument("--seconds", type=float, default=20.0, help="of a turn of training")
     parser.add_argument("--warm", type=int, default=4, help="such turns that do not count, before")
-    parser.add_argument("--lines", type=int, default=512, help="decoded in a turn")
+    parser.add_argument("--lines", type=int, default=256, help="decoded in a turn")
     parser.add_argument("--single", type=int, default=32, help="of these one by one")
     parser.add_argument("--steps", type=int, default=15, help="target tokens, the end counted")
     parser.add_argument("--batch", type=int, default=64)
@@ -147,7 +147,9 @@ def prepare(field: Field) -> list[str]:
 def call(command: Sequence[str | Path], log: Path, name: str) -> list[str]:
     """Run a command; a note if it fails."""
     with log.open("wb") as out:
-        done = subprocess.run([str(c) for c in command], stdout=out, stderr=out, check=False)
+        done = subprocess.run(
+            [str(c) for c in command], stdout=out, stderr=out, env=outside(), check=False
+        )
     if not done.returncode:
         return []
     said = log.read_text(errors="replace").strip().splitlines()[-1:]

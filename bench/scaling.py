@@ -20,6 +20,7 @@ the variance that it explains. Models have random weights and the reference size
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -35,7 +36,7 @@ import common
 import torch
 from common import Contestant, LeftOut
 from corpus_scale import noisy
-from decoding import decoder, forced, text_lines, usable
+from decoding import VARIANTS, decoder, forced, text_lines, usable
 from reference import random_folder, recipe_of
 from turns import Worker
 
@@ -57,7 +58,7 @@ SIZES: dict[str, tuple[list[int], list[int]]] = {
     "lines": ([256, 1024, 4096], [16, 64]),
     "prepare": ([10_000, 30_000, 100_000, 300_000], [500, 2000]),
     "start": ([10_000, 30_000, 100_000, 300_000], [500, 2000]),
-    "processes": ([1, 2, 4], [1, 2]),
+    "processes": ([n for n in (1, 2, 4, 8, 16) if n <= max(2, os.cpu_count() or 1)], [1, 2]),
 }
 
 
@@ -86,12 +87,12 @@ def main() -> None:
     options = arguments()
     facts = common.machine()
     variants, note = usable([options.precision])
+    precision, keywords = next(iter(variants.items()))
     torch.set_num_threads(options.threads)
     rows = [["curve", "at", "median", "range", "probe GF/s", "exponent", "explained"]]
     found = []
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scaling-")))
-        keywords = next(iter(variants.values()))
         bench = Bench(options, recipe_of(options.overrides), work, stack, keywords)
         for name in options.curves:
             sizes = SIZES[name][1 if options.small else 0]
@@ -112,7 +113,7 @@ def main() -> None:
     facts = common.machine() | facts
     print(common.heading(facts))
     print(
-        f"{options.precision}, {options.threads} thread(s), random weights, median of "
+        f"{precision}, {options.threads} thread(s), random weights, median of "
         f"{options.runs} turns; seconds, but lines a second for processes\n{note}"
     )
     print(common.table(rows))
@@ -124,7 +125,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--curves", type=common.names, default=list(SIZES), help=", ".join(SIZES))
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--precision", choices=VARIANTS, default="fp32")
     parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="key=value")
     options = parser.parse_args()
     if unknown := set(options.curves) - SIZES.keys():

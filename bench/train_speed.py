@@ -11,10 +11,12 @@ is what a product of matrices in that precision would allow (see docs/performanc
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import common
 from common import Contestant, LeftOut
@@ -35,30 +37,45 @@ def main() -> None:
     cost = cost_of(recipe.model, recipe.source.tokenizer.size)
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="train-speed-")))
-        contestants = []
-        for threads in options.threads:
-            for precision in options.precisions:
-                name = f"{precision}-{threads}"
-                told = [*options.overrides, f"training.precision={precision}"]
-                try:
-                    worker = trainer(work / name, told, threads, work / f"{name}.log")
-                except LeftOut as reason:
-                    raise SystemExit(f"{name}: {reason}") from None
-                stack.callback(worker.close)
-                turn = train_turn(worker, options.seconds)
-                contestants.append(Contestant((precision, str(threads)), turn, threads, precision))
-                parameters = worker.about["parameters"]
+        contestants, about, note = start(options, work, stack)
         common.take_turns(contestants, options.runs, options.warm)
     facts = common.machine() | facts
     print(common.heading(facts))
     print(
-        f"transduce, {parameters:,} parameters, Multi30k en-de, batches of at most "
+        f"{about['system']}, {about['parameters']:,} parameters, batches of at most "
         f"{recipe.training.batch_tokens:,} positions, median of {options.runs} turns of "
-        f"{options.seconds:g} s\n{described(epoch)}\n"
+        f"{options.seconds:g} s\n{described(epoch)}\n{note}"
     )
     print(common.table(rows(contestants, cost, epoch), left=2) + common.reasons(contestants))
     found = [c.facts() | {"limit": limit(c, cost, epoch)} for c in contestants]
     common.write_json(options.json, options, facts | {"epoch": vars(epoch)}, found)
+
+
+def start(
+    options: argparse.Namespace, work: Path, stack: ExitStack
+) -> tuple[list[Contestant], dict[str, Any], str]:
+    """Start a training for each precision and number of threads; the stack ends them.
+
+    Returns the contestants, what a worker told about itself, and lines about those there are not.
+    """
+    contestants: list[Contestant] = []
+    about: dict[str, Any] = {}
+    note = ""
+    for threads in options.threads:
+        for precision in options.precisions:
+            name = f"{precision}-{threads}"
+            told = [*options.overrides, f"training.precision={precision}"]
+            try:
+                worker = trainer(work / name, told, threads, work / f"{name}.log")
+            except LeftOut as reason:
+                note += f"left out: {name}: {reason}\n"
+                continue
+            stack.callback(worker.close)
+            turn, about = train_turn(worker, options.seconds), worker.about
+            contestants.append(Contestant((precision, str(threads)), turn, threads, precision))
+    if not contestants:
+        raise SystemExit(note.strip())
+    return contestants, about, note
 
 
 def described(epoch: Epoch) -> str:
