@@ -1,0 +1,114 @@
+"""How fast training is: real target tokens a second, and how much of an epoch is padding.
+
+    python bench/train_speed.py
+    python bench/train_speed.py --precisions fp32 --threads 1 training.batch_tokens=2000
+
+The reference model (reference.yaml, with options replaced by key=value) learns Multi30k en-de by
+the loop of `transduce train`, each precision and number of threads in a process of its own. They
+take turns of some seconds; the clock holds batches, updates and reports, not validations. `limit`
+is what a product of matrices in that precision would allow (see docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import common
+from common import Contestant, LeftOut
+from reference import Cost, Epoch, cost_of, epoch_of, recipe_of, train_turn, trainer
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe options")
+    parser.add_argument("--precisions", type=common.names, default=["fp32", "bf16"])
+    parser.add_argument("--threads", type=common.numbers, default=[1, 2])
+    parser.add_argument("--seconds", type=float, default=20.0, help="of a turn")
+    parser.add_argument("--warm", type=int, default=4, help="turns that do not count, before")
+    options = parser.parse_args()
+    facts = common.machine()
+    recipe = recipe_of(options.overrides)
+    epoch = epoch_of(recipe)
+    cost = cost_of(recipe.model, recipe.source.tokenizer.size)
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="train-speed-")))
+        contestants, about, note = start(options, work, stack)
+        common.take_turns(contestants, options.runs, options.warm)
+    facts = common.machine() | facts
+    print(common.heading(facts))
+    print(
+        f"{about['system']}, {about['parameters']:,} parameters, batches of at most "
+        f"{recipe.training.batch_tokens:,} positions, median of {options.runs} turns of "
+        f"{options.seconds:g} s\n{described(epoch)}\n{note}"
+    )
+    print(common.table(rows(contestants, cost, epoch), left=2) + common.reasons(contestants))
+    found = [c.facts() | {"limit": limit(c, cost, epoch)} for c in contestants]
+    common.write_json(options.json, options, facts | {"epoch": vars(epoch)}, found)
+
+
+def start(
+    options: argparse.Namespace, work: Path, stack: ExitStack
+) -> tuple[list[Contestant], dict[str, Any], str]:
+    """Start a training for each precision and number of threads; the stack ends them.
+
+    Returns the contestants, what a worker told about itself, and lines about those there are not.
+    """
+    contestants: list[Contestant] = []
+    about: dict[str, Any] = {}
+    note = ""
+    for threads in options.threads:
+        for precision in options.precisions:
+            name = f"{precision}-{threads}"
+            told = [*options.overrides, f"training.precision={precision}"]
+            try:
+                worker = trainer(work / name, told, threads, work / f"{name}.log")
+            except LeftOut as reason:
+                note += f"left out: {name}: {reason}\n"
+                continue
+            stack.callback(worker.close)
+            turn, about = train_turn(worker, options.seconds), worker.about
+            contestants.append(Contestant((precision, str(threads)), turn, threads, precision))
+    if not contestants:
+        raise SystemExit(note.strip())
+    return contestants, about, note
+
+
+def described(epoch: Epoch) -> str:
+    """A line about padding."""
+    source, target = 1 - epoch.source / epoch.padded_source, 1 - epoch.target / epoch.padded_target
+    return (
+        f"an epoch: {epoch.sentences:,} sentences in {epoch.batches:,} batches, "
+        f"{epoch.target:,} real target tokens; padding {epoch.padding:.2%} of all positions "
+        f"(source {source:.2%}, target {target:.2%})"
+    )
+
+
+def limit(contestant: Contestant, cost: Cost, epoch: Epoch) -> float | None:
+    """Real target tokens a second were every product as fast as the probe and all else free."""
+    if not contestant.probes:
+        return None
+    mean = epoch.source / epoch.sentences, epoch.target / epoch.sentences
+    return 1e9 * statistics.median(contestant.probes) / cost.training(*mean)
+
+
+def rows(contestants: list[Contestant], cost: Cost, epoch: Epoch) -> list[list[str]]:
+    """The table."""
+    head = ["precision", "threads", "tokens/s", "range", "probe GF/s", "limit tokens/s", "reached"]
+    made = [head]
+    for contestant in contestants:
+        bound = limit(contestant, cost, epoch)
+        shares = ["", ""]
+        if bound is not None:
+            share = statistics.median(contestant.values) / bound
+            shares = [common.number(bound), f"{share:.0%}"]
+        made.append([*contestant.label, *common.summary(contestant), *shares])
+    return made
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The programs of bench/: each tells what it takes, and the chain down to a worker holds."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import common
+import pytest
+import reference
+from decoding import forced, usable
+from reference import cost_of, random_folder, recipe_of
+
+import transduce
+from transduce.search import decode_batch
+
+BENCH = Path(reference.__file__).parent
+PROGRAMS = sorted(
+    path.name for path in BENCH.glob("*.py") if '"__main__":\n    main()' in path.read_text()
+)
+TINY = "model.embedding=8 model.encoder.size=8 model.decoder.size=8".split()
+PAIRS = [("a cat sat", "eine katze"), ("the dog ran on", "der hund lief"), ("a dog", "ein hund")]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str | Path) -> None:
+    """A program, in this process: it would take seconds to import torch in another."""
+    monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
+    runpy.run_path(str(BENCH / program), run_name="__main__")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_says_what_it_takes(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(monkeypatch, program, "--help")
+    assert end.value.code == 0
+    assert f"usage: {program}" in capsys.readouterr().out
+
+
+def test_there_are_programs() -> None:
+    expected = "train_speed decode_speed latency memory scaling peers".split()
+    assert {f"{name}.py" for name in expected} <= set(PROGRAMS)
+
+
+def test_decoding_speed_of_a_model_folder(
+    untrained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(common, "probe", lambda threads, dtype="fp32": 100.0)
+    (tmp_path / "lines").write_text("cat\ntack\n")
+    told = ["--lines", "4", "--runs", "2", "--beams", "1,2", "--precisions", "fp32"]
+    run(
+        monkeypatch, "decode_speed.py", untrained, tmp_path / "lines", *told,
+        "--json", tmp_path / "found.json",
+    )  # fmt: skip
+    assert "sentences/s" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert {tuple(row["label"][2:]) for row in rows} == {
+        (beam, how) for beam in "12" for how in ("batches of 64", "bulk")
+    }
+    assert all(len(row["rounds"]) == 2 and row["median"] > 0 and row["limit"] > 0 for row in rows)
+
+
+def test_training_speed_runs_the_real_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(common, "probe", lambda threads, dtype="fp32": 100.0)
+    monkeypatch.setenv("TRANSDUCE_CACHE", str(tmp_path / "cache"))
+    for side, name in enumerate(("source", "target")):
+        (tmp_path / name).write_text("".join(f"{pair[side]}\n" for pair in PAIRS * 20))
+    corpus = f"{{source: {tmp_path / 'source'}, target: {tmp_path / 'target'}}}"
+    data = [f"data.train={corpus}", f"data.valid={corpus}", "source.tokenizer.size=40"]
+    told = "--precisions fp32 --threads 1 --seconds 0.2 --runs 2 --warm 0 --json".split()
+    run(monkeypatch, "train_speed.py", *TINY, *data, *told, tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    epoch, (row,) = found["machine"]["epoch"], found["rows"]
+    assert epoch["sentences"] == 60
+    assert 0 < epoch["target"] <= epoch["padded_target"]
+    assert len(row["rounds"]) == 2 and row["median"] > 0
+    assert "padding" in capsys.readouterr().out
+
+
+def test_forced_decoding_makes_exactly_so_many_steps(tmp_path: Path) -> None:
+    model = transduce.load(random_folder(tmp_path / "model", recipe_of(TINY), 40), device="cpu")
+    assert model.source.size == model.target.size == 40
+    for beam in (1, 3):
+        options = model.search_options(beam=beam, **forced(7))
+        found = decode_batch(model.model, [[5, 6, 7], [8] * 20, [9]], options)
+        assert [len(hypotheses[0].token_scores) for hypotheses in found] == [7, 7, 7]
+
+
+def test_cost_counts_every_product_of_the_reference_model() -> None:
+    cost = cost_of(recipe_of().model, 7800)
+    # A gate matrix is 4 x width by input and by state; both directions; the attention's keys.
+    assert cost.source == 2 * 4 * 256 * (512 + 256) + 512 * 512
+    # The decoder's LSTM, the read-out from state and context, the vocabulary.
+    assert cost.target == 4 * 512 * (512 + 512) + 512 * (512 + 512) + 512 * 7800
+    assert cost.sentence == 512 * 2 * 512  # the first state
+    assert cost.attended == 512 + 512
+    # One multiplication is 2 operations forwards; training does two more products backwards.
+    alone = cost.source * 10 + cost.sentence + 20 * (cost.target + 10 * cost.attended)
+    assert cost.decoding(10, 20, 1) == 2 * alone
+    assert cost.training(10, 20) == pytest.approx(6 * alone / 20)
+    assert cost.decoding(10, 20, 5) > 4 * cost.decoding(10, 20, 1)
+
+
+def test_what_cannot_be_loaded_is_said_and_the_rest_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def plain(folders: str, device: str = "auto") -> None: ...
+    def precise(folders: str, device: str = "auto", precision: str = "auto") -> None: ...
+
+    monkeypatch.setattr(transduce, "load", plain)
+    able, note = usable(["fp32", "int8"])
+    assert able == {"fp32": {}} and "int8" in note and "precision" in note
+    monkeypatch.setattr(transduce, "load", precise)
+    assert usable(["fp32", "int8"]) == (
+        {"fp32": {"precision": "fp32"}, "int8": {"precision": "int8"}},
+        "",
+    )
