@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transduce.commands.precisions import precision_facts
 from transduce.commands.showing import console, table
 from transduce.data.corpus import open_corpora
 from transduce.data.text import TextSide
@@ -48,6 +49,7 @@ def _folder_facts(folder: ModelFolder) -> dict[str, Any]:
         "metrics": list(recipe.evaluation.metrics or METRICS[recipe.task]),
         "vocabulary": {"source": _vocabulary(source), "target": _vocabulary(target)},
         "parameters": parameters(recipe, source.size, target.size),
+        "precision": precision_facts(folder.path),
         "files": {name: entry["bytes"] for name, entry in folder.manifest["files"].items()},
         **{key: value for key, value in folder.manifest.items() if key not in _TOLD},
     }
@@ -120,6 +122,8 @@ def _show(facts: Mapping[str, Any], recipe: Recipe, path: Path) -> None:
         out.print(table(["part", "parameters"], counts, right=(1,)))
     else:
         out.print("\nparameters: known when the vocabularies are learnt from the data")
+    if "precision" in facts:
+        _show_precision(facts["precision"])
     if "examples" in facts:
         rows = [
             [split, name, f"{count:,}" if isinstance(count, int) else count]
@@ -133,7 +137,7 @@ def _show(facts: Mapping[str, Any], recipe: Recipe, path: Path) -> None:
         out.print(
             table(["file", "bytes"], [[n, f"{b:,}"] for n, b in facts["files"].items()], right=(1,))
         )
-    known = ("task", "metrics", "vocabulary", "parameters", "examples", "files")
+    known = ("task", "metrics", "vocabulary", "parameters", "precision", "examples", "files")
     more = [
         [key.replace("_", " "), part]
         for key, value in facts.items()
@@ -145,6 +149,13 @@ def _show(facts: Mapping[str, Any], recipe: Recipe, path: Path) -> None:
         out.print(table(["about", ""], more))
     out.print(f"\nevery option ({RECIPE}):", style="bold")
     out.print(dump_recipe(recipe), markup=False)
+
+
+def _show_precision(facts: Mapping[str, Any]) -> None:
+    out = console()
+    out.print(f"\nprecision auto is {facts['auto']} here: {facts['reason']}", markup=False)
+    for name, distance in facts["distance"].items():
+        out.print(f"  {name}: log-probabilities of tokens differ by {distance:.4f} in the mean")
 
 
 def _lines(value: Any) -> list[str]:

@@ -10,8 +10,7 @@ from typing import Literal
 import torch
 
 from transduce.errors import UsageError
-from transduce.model.packing import PackedLinear, Precision, has_bf16, pack
-from transduce.model.seq2seq import Seq2Seq
+from transduce.model.packing import PackedLinear, Precision, has_bf16
 
 Wanted = Literal["auto", "fp32", "bf16", "int8"]
 GAIN = 1.3  # bf16 must be this much faster to be chosen: less than rounding is worth
@@ -44,15 +43,6 @@ def settle(wanted: str, device: torch.device) -> Chosen:
     gain = _gain(device)
     reason = f"a product was measured to be {gain:.1f} times as fast in bf16 as in fp32"
     return Chosen("bf16" if gain >= GAIN else "fp32", reason)
-
-
-def to_inference(model: Seq2Seq, wanted: str) -> tuple[Seq2Seq, Chosen]:
-    """The inference form of a model on its device (the model itself, changed), and its precision.
-
-    Errors: UsageError where the device cannot do what is wanted.
-    """
-    chosen = settle(wanted, model.device)
-    return pack(model, chosen.precision), chosen
 
 
 @cache
