@@ -22,8 +22,8 @@ from transduce.recipe import AttentionOptions
 
 
 def dot_scores(query: Tensor, keys: Tensor) -> Tensor:
-    """Inner products. query (..., Q, D), keys (..., S, D) -> (..., Q, S)."""
-    return torch.matmul(query, keys.transpose(-1, -2))
+    """Inner products. query (..., Q, D), keys (..., S, D) -> (..., Q, S), in the keys' dtype."""
+    return torch.matmul(query.to(keys.dtype), keys.transpose(-1, -2))
 
 
 def additive_scores(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
@@ -66,6 +66,14 @@ def padding_penalty(mask: Tensor) -> Tensor | None:
     return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -math.inf).unsqueeze(1)
 
 
+def for_steps(keys: Tensor, values: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+    """In float32 for search on a CPU: the products of a step are so many and so small that bf16
+    kernels take several times as long."""
+    if training or keys.device.type != "cpu":
+        return keys, values
+    return keys.float(), values.float()
+
+
 class Attention(nn.Module):
     """One of the single-headed kinds. `context_size` is the width of what `forward` returns."""
 
@@ -86,6 +94,8 @@ class Attention(nn.Module):
     def prepare(self, values: Tensor, mask: Tensor) -> Attended:
         """Project a memory once. values (B, S, D), mask (B, S)."""
         keys = self.key(values) if hasattr(self, "key") else values
+        if self.kind != "additive":
+            keys, values = for_steps(keys, values, self.training)
         return Attended(keys, values, padding_penalty(mask))
 
     def forward(self, query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
@@ -124,16 +134,13 @@ class MultiHeadAttention(nn.Module):
         and values (B, H, S, D / H), laid out once as the products of every step need them."""
         contents = self._split(self.value(values))
         keys = self._split(self.key(values)).transpose(2, 3) / math.sqrt(contents.shape[3])
+        keys, contents = for_steps(keys.contiguous(), contents.contiguous(), self.training)
         penalty = padding_penalty(mask)
-        return Attended(
-            keys.contiguous(),
-            contents.contiguous(),
-            None if penalty is None else penalty.unsqueeze(1),
-        )
+        return Attended(keys, contents, None if penalty is None else penalty.unsqueeze(1))
 
     def forward(self, query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
         """query (B, Q, D) -> context (B, Q, context_size), weights (B, Q, S)."""
-        scores = torch.matmul(self._split(self.query(query)), attended.keys)
+        scores = torch.matmul(self._split(self.query(query)).to(attended.keys.dtype), attended.keys)
         weights = attend(scores, attended.penalty)
         used = self.dropout(weights) if self.training else weights
         context = torch.matmul(used.to(attended.values.dtype), attended.values)

@@ -52,7 +52,7 @@ def beam_search(
     for t in range(limits.largest_max + 1):
         # 1. Ask the model, and see what its logits (B, K, V) hold.
         step = model.step(tokens, state, memory)
-        survey = Survey.of(step.logits)
+        survey = Survey.of(step.logits, holes=step.words is not None)
         end = survey.end
         ending = scores + end
         if t < limits.largest_min:
@@ -61,9 +61,8 @@ def beam_search(
         best = best_continuations(survey, scores, options.beam)
         ends = _among_best(ending, best.values, options.beam)
         # 3. Finished hypotheses enter their sentence's table of the n best.
-        if not on_cpu or bool(
-            ends.any()
-        ):  # on most steps none; asking an accelerator would cost more
+        # On most steps there are none; to ask an accelerator would cost more than to enter them.
+        if not on_cpu or bool(ends.any()):
             tables.finish(ending / norms[t], ends, t)
         if t in limits.closing:
             tables.close(ending / norms[t], ends, limits.max[rows] == t, t)

@@ -37,14 +37,14 @@ class Survey:
     maxima: Tensor | None
 
     @classmethod
-    def of(cls, logits: Tensor) -> Survey:
-        """logits (B, K, V) of any floating dtype, not normalised."""
+    def of(cls, logits: Tensor, holes: bool = False) -> Survey:
+        """logits (B, K, V) of any floating dtype, not normalised; with `holes`, some are -inf."""
         if logits.shape[2] < MANY:
             logits = logits.float()
             return cls(logits, logits.logsumexp(dim=2), None)
         rows = logits.flatten(0, 1)
         size = max(1, PIECE // rows.shape[1]) if logits.device.type == "cpu" else len(rows)
-        parts = [_look(rows[start : start + size]) for start in range(0, len(rows), size)]
+        parts = [_look(rows[start : start + size], holes) for start in range(0, len(rows), size)]
         norm, maxima = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         batch, beam, _ = logits.shape
         return cls(logits, norm.view(batch, beam), maxima.view(batch, beam, -1))
@@ -110,7 +110,7 @@ def _in_best_blocks(maxima: Tensor, count: int, vocabulary: int) -> Tensor:
     return torch.cat([index, tail.expand(batch, -1)], dim=1)
 
 
-def _look(rows: Tensor) -> tuple[Tensor, Tensor]:
+def _look(rows: Tensor, holes: bool) -> tuple[Tensor, Tensor]:
     """log_norm (N,) and block maxima (N, blocks) of logits (N, V)."""
     original, rows = rows, rows.to(torch.float32, copy=rows.device.type == "cpu")
     blocks = (rows.shape[1] - WORDS) // BLOCK
@@ -120,8 +120,9 @@ def _look(rows: Tensor) -> tuple[Tensor, Tensor]:
         return rows.logsumexp(dim=1), maxima
     # Without the usual subtraction of the maximum, which would be two more passes: a float32 is as
     # precise at any size, and what leaves its range is seen and done again.
-    # (Nor would exp be fast where it underflows, as it would at the words of no shortlist.)
-    norm = rows.clamp_(min=LEAST).exp_().sum(dim=1).log()
+    if holes:  # exp is slow where it underflows
+        rows.clamp_(min=LEAST)
+    norm = rows.exp_().sum(dim=1).log()
     if not LEAST / 2 < float(norm.min()) <= float(norm.max()) < -LEAST:
         norm = original.float().logsumexp(dim=1)
     return norm, maxima
