@@ -51,10 +51,11 @@ Window = Annotated[
     ),
 ]
 Precision = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="auto|fp32|bf16|int8",
-        help="Arithmetic of the model; auto: bf16 where this machine is faster in it.",
+        help="Arithmetic; auto is bf16 where this machine is faster in it. Default: auto to predict, "
+        "fp32 to score and evaluate.",
     ),
 ]
 Workers = Annotated[

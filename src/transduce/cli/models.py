@@ -118,7 +118,7 @@ def predicting(task: str | None) -> Callable[..., None]:
         threads: Threads = None,
         workers: Workers = 1,
         device: Device = "auto",
-        precision: Precision = "auto",
+        precision: Precision = None,
     ) -> None:
         from transduce.commands.predict import run_predict
         from transduce.commands.searching import SearchChoice
@@ -158,7 +158,7 @@ def score(
     json: Json = False,
     output: OutputFile = None,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = None,
 ) -> None:
     """The log-probability of given targets, one number a line.
 
@@ -196,7 +196,7 @@ def evaluate(
     length_penalty: LengthPenalty = None,
     search: Search = None,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = None,
 ) -> None:
     """Score a model on examples with known targets.
 

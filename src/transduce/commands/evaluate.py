@@ -45,20 +45,20 @@ def run_evaluate(
     json: bool,
     search: SearchChoice,
     device: str,
-    precision: str,
+    precision: str | None,
 ) -> None:
     """Score a model, print the table, and whatever else was asked for."""
     if report is not None and report.suffix not in (".html", ".md"):
         raise UsageError(f"{report}: a report is .html or .md")
     corpora = chosen_corpora(*chosen)
-    first = load_any(model, device, None, precision)
+    first = load_any(model, device, None, precision, otherwise="fp32")
     names = metric_names(first.recipe, metrics)  # before minutes of decoding
     options = search.options(first)
     trial = trial_for(first, corpora, limit)
     assessment = assess_with_bar(first, trial, metrics=names, **options)
     comparisons: list[Comparison] = []
     if against is not None:
-        second = load_any(against, device, None, precision)
+        second = load_any(against, device, None, precision, otherwise="fp32")
         if second.task != first.task:
             raise UsageError(
                 f"{against}: a model for {second.task}, while {model} is for {first.task}"

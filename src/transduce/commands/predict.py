@@ -43,7 +43,7 @@ def run_predict(
     window: int | None,
     threads: int | None,
     device: str,
-    precision: str,
+    precision: str | None,
     workers: int,
     task: str | None,
 ) -> None:
@@ -71,7 +71,7 @@ def run_predict(
 
 
 def _load_for(
-    task: str | None, model: str, device: str, threads: int | None, precision: str
+    task: str | None, model: str, device: str, threads: int | None, precision: str | None
 ) -> Transducer | ExportedModel:
     """The model; UsageError if the name it is called by is for other tasks."""
     transducer = load_any(model, device, threads, precision)
@@ -89,12 +89,12 @@ def run_score(
     json: bool,
     output: Path | None,
     device: str,
-    precision: str,
+    precision: str | None,
 ) -> None:
     """Score the pairs of two files, or of lines of source, tab, target."""
     if (source is None) != (target is None):
         raise UsageError("give both --source and --target, or a file of source, tab, target")
-    transducer = load_models(model, device, None, precision)
+    transducer = load_models(model, device, None, precision or "fp32")
     with _pairs_of(file, source, target) as (sources, targets), line_writer(output) as write:
         reasons = Reasons()
         for number, scored in enumerate(transducer.score(sources, targets), 1):
@@ -104,17 +104,24 @@ def run_score(
 
 
 def load_any(
-    names: str, device: str, threads: int | None, precision: str
+    names: str,
+    device: str,
+    threads: int | None,
+    precision: str | None,
+    otherwise: str = "auto",
 ) -> Transducer | ExportedModel:
-    """What decodes: an exported folder, a model folder, or several joined by commas."""
+    """What decodes: an exported folder, a model folder, or several joined by commas.
+
+    A model folder is loaded in `precision` or, where none is asked for, `otherwise`.
+    """
     if not is_exported(names):
-        return load_models(names, device, threads, precision)
+        return load_models(names, device, threads, precision or otherwise)
     # Without torch, which takes longer to import than the runtime takes to answer.
     from transduce import runtime
 
     if device not in ("auto", "cpu"):
         raise UsageError(f"--device {device}: an exported model runs on the CPU")
-    if precision != "auto":
+    if precision is not None:
         raise UsageError(
             f"--precision {precision}: an exported model keeps the precision of its export"
         )
