@@ -54,8 +54,8 @@ Precision = Annotated[
     str | None,
     typer.Option(
         metavar="auto|fp32|bf16|int8",
-        help="Arithmetic; auto is bf16 where this machine is faster in it. Default: auto to predict, "
-        "fp32 to score and evaluate.",
+        help="Arithmetic; auto is bf16 where this machine is faster in it. "
+        "Default: auto to predict, fp32 to score and evaluate.",
     ),
 ]
 Workers = Annotated[
