@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -10,7 +11,14 @@ import torch
 from transduce.errors import UsageError
 from transduce.model import Seq2Seq, build_model
 from transduce.model.inference import settle
-from transduce.model.packing import PackedLinear, RowQuantized, has_int8, pack
+from transduce.model.output import OutputLayer
+from transduce.model.packing import (
+    PackedLinear,
+    RowQuantized,
+    has_int8,
+    pack,
+    settle_near_zero,
+)
 from transduce.recipe import ModelOptions, SearchOptions
 from transduce.search import beam_search, decode_batch, greedy_search
 
@@ -136,6 +144,20 @@ def test_a_row_in_8_bits_is_the_same_beside_a_louder_one() -> None:
     exact = torch.nn.functional.linear(x, weight, bias)
     assert (alone - exact).abs().max() < 0.02 * exact.abs().max()
     assert torch.equal(product(torch.zeros(2, 32)), bias.expand(2, -1))
+
+
+@torch.inference_mode()
+def test_logits_near_zero_are_the_same_probabilities() -> None:
+    torch.manual_seed(2)
+    output = OutputLayer(12, 300)
+    output.weight = torch.nn.Parameter(torch.randn(300, 12) + 3)  # a mean that all words share
+    output.bias = torch.nn.Parameter(torch.randn(300) - 1)
+    x = torch.randn(7, 12)
+    before = output.log_probs(x)
+    settle_near_zero(output)
+    torch.testing.assert_close(output.log_probs(x), before, rtol=0, atol=1e-4)
+    mean = output.logits(x).mean(dim=1)  # where a word stands that nobody expects
+    torch.testing.assert_close(mean, torch.full((7,), -math.log(300) - 2), rtol=0, atol=1e-3)
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ what multiplies is exchanged, so every architecture has an inference form.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -65,13 +66,31 @@ def pack(model: Seq2Seq, precision: Precision) -> Seq2Seq:
                 given = module is first and model.step_embedding is not None
                 module.cell = PackedCell(module, kept, dtype, given)
             elif isinstance(module, OutputLayer):
+                if dtype == torch.bfloat16 and _can_pack(device, dtype):
+                    settle_near_zero(module)
                 module.product = kept(module.weight, module.bias, dtype)
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.Linear):
                     # No module: a module's call costs as much as a small product.
                     delattr(module, name)
                     setattr(module, name, kept(child.weight, child.bias, dtype))
-    return model.to(dtype).eval().requires_grad_(False)
+        bias = model.output.bias.float()
+        model.to(dtype)
+        model.output.bias.data = bias  # shortlists take their words' part of it
+    return model.eval().requires_grad_(False)
+
+
+def settle_near_zero(output: OutputLayer) -> None:
+    """Shift an output layer so that logits which matter are near 0, where bf16 is finest.
+
+    What is added to all logits of a row changes no probability. Without the mean of the words'
+    weights, words that nobody expects are near 0 and the likely ones some log V above; the bias
+    brings those down. Above 8, neighbouring numbers of bf16 are 1/16 apart; near 1, 1/128.
+    """
+    weight, bias = output.weight.detach(), output.bias.detach()
+    output.weight = nn.Parameter(weight - weight.mean(dim=0))
+    above = math.log(len(bias)) + 2  # with label smoothing e, log(V (1 - e) / e)
+    output.bias = nn.Parameter(bias - bias.mean() - above)
 
 
 class PackedLinear:
@@ -80,9 +99,11 @@ class PackedLinear:
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         self.outputs, self.inputs = weight.shape
         self.dtype = dtype
-        self.bias = None if bias is None else bias.detach().to(dtype).clone()
-        self.weight = weight.detach().to(dtype).clone()
         self.packed = _can_pack(weight.device, dtype)
+        # Sums are in float32 before they are rounded, and the bias joins them there.
+        bias_dtype = torch.float32 if self.packed else dtype
+        self.bias = None if bias is None else bias.detach().to(bias_dtype).clone()
+        self.weight = weight.detach().to(dtype).clone()
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
 

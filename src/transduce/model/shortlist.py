@@ -96,7 +96,7 @@ class Shortlisted:
         if len(source) > 1:
             own = members.index_select(1, words).unsqueeze(1)
             forbidden = torch.zeros(
-                own.shape, dtype=self.model.output.bias.dtype, device=own.device
+                own.shape, dtype=self.model.output.weight.dtype, device=own.device
             )
             forbidden.masked_fill_(~own, -math.inf)
         memory = self.model.encode(source, lengths)
