@@ -100,14 +100,16 @@ def test_one_line_in_one_line_out(run: Run, untrained: Path) -> None:
         "cab\u2028tack\x0bx".encode(),
         b"back\r",
     ]
-    code, out, err = run("predict", untrained, stdin=b"\n".join(given))  # no \n at the end
+    code, out, err = run(
+        "predict", untrained, "--precision", "fp32", stdin=b"\n".join(given)
+    )  # no \n at the end
     answers = lines_of(out)
     assert code == 0 and len(answers) == len(given)
     assert answers[1] == answers[2] == ""
     assert all(answers[i] for i in (0, 3, 4, 5, 6))
     assert "line 2: blank input" in err and "line 3: blank input" in err
     assert "line 5: invalid UTF-8" in err
-    assert run("predict", untrained, stdin=b"back\n")[1] == answers[6] + "\n"
+    assert run("predict", untrained, "--precision", "fp32", stdin=b"back\n")[1] == answers[6] + "\n"
     assert run("predict", untrained, stdin=b"") == (0, "", "")
     assert run("predict", untrained, stdin=b"\n")[1] == "\n"
 
