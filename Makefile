@@ -35,7 +35,7 @@ docs: venv
 venv: $(STAMP)
 
 # torch first and by name, so that whatever else asks for torch finds it there.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard src/transduce/kernels/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		"$$(grep '^torch==' constraints.txt | cut -d' ' -f1)"

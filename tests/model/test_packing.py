@@ -8,12 +8,14 @@ import math
 import pytest
 import torch
 
+from transduce import kernels
 from transduce.errors import UsageError
 from transduce.model import Seq2Seq, build_model
 from transduce.model.inference import settle
 from transduce.model.output import OutputLayer
 from transduce.model.packing import (
     PackedLinear,
+    Precision,
     RowQuantized,
     has_int8,
     pack,
@@ -188,3 +190,30 @@ def test_auto_is_a_property_of_the_machine() -> None:
     assert settle("int8", CPU).precision == "int8"
     with pytest.raises(UsageError, match="precision `half` does not exist"):
         settle("half", CPU)
+
+
+@precisions
+@pytest.mark.parametrize("feeding", ["parallel", "input", "context"])
+@pytest.mark.parametrize("attention", ["general", "multi_head"])
+@pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
+def test_kernels_change_no_answer(
+    precision: Precision, attention: str, feeding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of one sentence and those of many, which are multiplied in different ways."""
+    found = []
+    for there in (True, False):
+        monkeypatch.setattr(kernels, "_there", there)
+        model = pack(make(attention=attention, feeding=feeding), precision)
+        options = SearchOptions(beam=3)
+        together = decode_batch(model, SOURCES * 8, options)
+        alone = [decode_batch(model, [source], options)[0] for source in SOURCES]
+        found.append(alone + together)
+    pairs = [(one[0], other[0]) for one, other in zip(*found, strict=True)]
+    # Weights drawn at random leave hypotheses so near each other that rounding may choose.
+    same = [(one, other) for one, other in pairs if one.ids == other.ids]
+    assert len(same) > len(pairs) / 2
+    for one, other in same:
+        assert one.score == pytest.approx(other.score, abs=TOLERANCE[precision])
+        assert one.attention is not None and other.attention is not None
+        assert abs(one.attention - other.attention).max() < 0.05
+    assert any(one.score != other.score for one, other in same)

@@ -154,6 +154,8 @@ def _show(facts: Mapping[str, Any], recipe: Recipe, path: Path) -> None:
 def _show_precision(facts: Mapping[str, Any]) -> None:
     out = console()
     out.print(f"\nprecision auto is {facts['auto']} here: {facts['reason']}", markup=False)
+    if not facts["kernels"]:
+        out.print("  without kernels in C: no AVX-512 here, or no compiler when it was installed")
     for name, distance in facts["distance"].items():
         out.print(f"  {name}: log-probabilities of tokens differ by {distance:.4f} in the mean")
 

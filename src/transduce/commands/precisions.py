@@ -15,10 +15,13 @@ LENGTHS = (3, 20)  # of these sources, in tokens
 def precision_facts(path: Path) -> dict[str, Any]:
     """The precision `auto` takes here and why, and for bf16 and int8 how far they are from fp32.
 
+    `kernels` is whether the kernels in C do what they can of a step.
+
     The distance is the mean difference between log-probabilities of tokens, in nats. The tokens are
     those that the model gives in fp32 to sources made of random tokens, so no data is needed; on
     such sources a model is less sure of itself than on real ones, and differences are larger.
     """
+    from transduce import kernels
     from transduce.errors import UsageError
     from transduce.search.decode import decode, force_score
     from transduce.transducer import load
@@ -46,4 +49,9 @@ def precision_facts(path: Path) -> dict[str, Any]:
         differences = [abs(a - b) for a, b in zip(expected, found, strict=True)]
         distance[precision] = sum(differences) / len(differences)
     chosen = load(path).precision
-    return {"auto": chosen.precision, "reason": chosen.reason, "distance": distance}
+    return {
+        "auto": chosen.precision,
+        "reason": chosen.reason,
+        "kernels": kernels.available(),
+        "distance": distance,
+    }

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from transduce import kernels
 from transduce.recipe import AttentionOptions
 
 
@@ -74,6 +75,21 @@ def for_steps(keys: Tensor, values: Tensor, training: bool) -> tuple[Tensor, Ten
     return keys.float(), values.float()
 
 
+def fused(query: Tensor, attended: Attended) -> bool:
+    """Whether the kernel of `kernels` can answer: in search on a CPU, where nothing is learnt."""
+    if not kernels.takes(query):
+        return False
+    return attended.keys.dtype == torch.float32 == attended.values.dtype
+
+
+def ask(query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
+    """The kernel's answer: query (B, Q, D) -> context (B, Q, C), weights (B, Q, S)."""
+    penalty = attended.penalty
+    return kernels.attend(
+        query, attended.keys, attended.values, None if penalty is None else penalty.flatten(1)
+    )
+
+
 class Attention(nn.Module):
     """One of the single-headed kinds. `context_size` is the width of what `forward` returns."""
 
@@ -105,6 +121,8 @@ class Attention(nn.Module):
         else:
             if self.kind == "scaled_dot":
                 query = query / math.sqrt(query.shape[-1])
+            if not self.training and fused(query, attended):
+                return ask(query, attended)
             scores = dot_scores(query, attended.keys)
         weights = attend(scores, attended.penalty)
         used = self.dropout(weights).to(attended.values.dtype)
@@ -140,7 +158,10 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
         """query (B, Q, D) -> context (B, Q, context_size), weights (B, Q, S)."""
-        scores = torch.matmul(self._split(self.query(query)).to(attended.keys.dtype), attended.keys)
+        query = self.query(query)
+        if not self.training and fused(query, attended):
+            return ask(query, attended)
+        scores = torch.matmul(self._split(query).to(attended.keys.dtype), attended.keys)
         weights = attend(scores, attended.penalty)
         used = self.dropout(weights) if self.training else weights
         context = torch.matmul(used.to(attended.values.dtype), attended.values)

@@ -20,7 +20,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from transduce import kernels
 from transduce.errors import UsageError
+from transduce.kernels import FewRows, most_rows
 from transduce.model.output import OutputLayer
 from transduce.model.rnn import LayerState, RecurrentLayer
 from transduce.model.seq2seq import Seq2Seq
@@ -65,6 +67,8 @@ def pack(model: Seq2Seq, precision: Precision) -> Seq2Seq:
             if isinstance(module, RecurrentLayer):
                 given = module is first and model.step_embedding is not None
                 module.cell = PackedCell(module, kept, dtype, given)
+                if PackedSequence.fits(module, dtype):
+                    module.few = PackedSequence(module, dtype)
             elif isinstance(module, OutputLayer):
                 if dtype == torch.bfloat16 and _can_pack(device, dtype):
                     settle_near_zero(module)
@@ -94,54 +98,90 @@ def settle_near_zero(output: OutputLayer) -> None:
 
 
 class PackedLinear:
-    """x W^T + b with packed weights: (..., inputs) -> (..., outputs), in `dtype`."""
+    """x W^T + b with packed weights: (..., inputs) -> (..., outputs), in `dtype`.
+
+    Weights are laid out when they are first needed, for few rows or for many, and kept in their own
+    order only until both is done.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         self.outputs, self.inputs = weight.shape
         self.dtype = dtype
-        self.packed = _can_pack(weight.device, dtype)
+        packed = _can_pack(weight.device, dtype)
         # Sums are in float32 before they are rounded, and the bias joins them there.
-        bias_dtype = torch.float32 if self.packed else dtype
+        bias_dtype = torch.float32 if packed else dtype
         self.bias = None if bias is None else bias.detach().to(bias_dtype).clone()
-        self.weight = weight.detach().to(dtype).clone()
-        if self.packed:
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
+        self.weight: Tensor | None = weight.detach().to(dtype).clone()
+        self.many: Tensor | None = None if packed else self.weight
+        self.packed = packed
+        self.few: FewRows | None = None
+        fits = packed and dtype == torch.bfloat16 and FewRows.fits(self.inputs)
+        self.most = most_rows(self.weight) * self.inputs if fits else -1
 
     def __call__(self, x: Tensor) -> Tensor:
+        if x.numel() <= self.most:
+            if self.few is None:
+                assert self.weight is not None
+                self.few = FewRows(self.weight, self.bias)
+                self.weight = self.weight if self.many is None else None
+            return self.few(x, self.dtype)
         x = x.to(self.dtype)
-        if not self.packed:
-            return nn.functional.linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        if self.many is not None and not self.packed:
+            return nn.functional.linear(x, self.many, self.bias)
+        if self.many is None:
+            assert self.weight is not None
+            self.many = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
+            self.weight = self.weight if self.few is None and self.most > 0 else None
+        return torch.ops.mkldnn._linear_pointwise(x, self.many, self.bias, "none", [], "")
 
 
 class RowQuantized:
     """x W^T + b in 8 bits: (..., inputs) -> (..., outputs), in `dtype`.
 
     Weights have a scale for each output. Activations have one for each row: one for the whole
-    batch would let the largest value of a batch-mate change a sentence's translation.
+    batch would let the largest value of a batch-mate change a sentence's translation. Weights are
+    laid out when they are first needed, as in `PackedLinear`.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         self.outputs, self.inputs = weight.shape
         weight = weight.detach().float()
         self.dtype = dtype
-        scales = weight.abs().amax(dim=1).clamp_min(1e-8) / 127
-        whole = (weight / scales.unsqueeze(1)).round().to(torch.int8)
-        self.scales = scales
+        self.scales = weight.abs().amax(dim=1).clamp_min(1e-8) / 127
         self.zeros = torch.zeros(self.outputs, dtype=torch.int64)
         self.bias = torch.zeros(self.outputs) if bias is None else bias.detach().float().clone()
-        self.weight = torch.ops.onednn.qlinear_prepack(whole, [ROWS, self.inputs])
+        whole = (weight / self.scales.unsqueeze(1)).round().to(torch.int8)
+        self.weight: Tensor | None = whole
+        self.many: Tensor | None = None
+        self.few: FewRows | None = None
+        self.most = most_rows(whole) * self.inputs if FewRows.fits(self.inputs) else -1
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, self.inputs).float()
-        scale = rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-8) / 127
-        whole = (rows / scale).add_(MIDDLE + 0.5).to(torch.uint8)  # rounds, since it cuts
-        product = torch.ops.onednn.qlinear_pointwise(
-            whole, 1.0, MIDDLE, self.weight, self.scales, self.zeros, None,
+        if x.numel() <= self.most:
+            if self.few is None:
+                assert self.weight is not None
+                self.few = FewRows(self.weight, self.bias, self.scales)
+                self.weight = self.weight if self.many is None else None
+            return self.few(x, self.dtype)
+        rows = x.reshape(-1, self.inputs)
+        if kernels.takes(rows):
+            whole, scale = kernels.quantize(rows)
+            answer = kernels.rescale(self._product(whole), scale, self.bias, self.dtype)
+        else:
+            scale = rows.float().abs().amax(dim=1, keepdim=True).clamp_min(1e-8) / 127
+            whole = (rows / scale).add_(MIDDLE + 0.5).to(torch.uint8)  # rounds, since it cuts
+            answer = torch.addcmul(self.bias, self._product(whole), scale).to(self.dtype)
+        return answer.view(*x.shape[:-1], self.outputs)
+
+    def _product(self, whole: Tensor) -> Tensor:
+        if self.many is None:
+            assert self.weight is not None
+            self.many = torch.ops.onednn.qlinear_prepack(self.weight, [ROWS, self.inputs])
+            self.weight = self.weight if self.few is None and self.most > 0 else None
+        return torch.ops.onednn.qlinear_pointwise(
+            whole, 1.0, MIDDLE, self.many, self.scales, self.zeros, None,
             1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
-        answer = torch.addcmul(self.bias, product, scale).to(self.dtype)
-        return answer.view(*x.shape[:-1], self.outputs)
 
 
 Kept = type[PackedLinear] | type[RowQuantized]
@@ -159,6 +199,7 @@ class PackedCell:
     ) -> None:
         self.kind, self.size, self.given = layer.kind, layer.rnn.hidden_size, given
         w_x, w_h, b_x, b_h = _gates(layer)
+        self.fused = kernels.available() and w_x.device.type == "cpu"
         if self.kind == "gru":
             self.of_input: Callable[[Tensor], Tensor] = _same if given else kept(w_x, b_x, dtype)
             self.of_hidden = kept(w_h, b_h, dtype)
@@ -174,9 +215,14 @@ class PackedCell:
             hidden = self._gru(x, before)
             return hidden, LayerState(hidden)
         if self.given:
-            gates = x + self.of_hidden(before)
+            gates, given = self.of_hidden(before), x
         else:
-            gates = self.of_both(torch.cat([x, before], dim=-1))
+            gates, given = self.of_both(torch.cat([x, before], dim=-1)), None
+        if state.cell is not None and self.fused:
+            hidden, cell = kernels.lstm_cell(gates, given, state.cell, x.dtype)
+            return hidden, LayerState(hidden, cell)
+        if given is not None:
+            gates = gates + given
         if self.kind == "rnn":
             hidden = gates.tanh().to(x.dtype)
             return hidden, LayerState(hidden)
@@ -191,6 +237,32 @@ class PackedCell:
         r, z = (of_input + of_hidden)[:, : 2 * self.size].sigmoid_().chunk(2, dim=1)
         n = torch.addcmul(of_input[:, 2 * self.size :], r, of_hidden[:, 2 * self.size :]).tanh_()
         return torch.lerp(n, hidden.float(), z).to(x.dtype)
+
+
+class PackedSequence:
+    """An LSTM layer over the whole sequences of a few sentences, one call for all positions.
+
+    Torch's fused layer lays its weights out anew for every sentence. In bfloat16, whatever the
+    precision of steps, like that layer: a sentence's memory does not depend on its batch.
+    """
+
+    def __init__(self, layer: RecurrentLayer, dtype: torch.dtype) -> None:
+        w_x, w_h, b_x, b_h = _gates(layer)
+        self.of_input = PackedLinear(w_x, b_x + b_h, dtype)
+        self.of_hidden = FewRows(w_h.to(dtype), None)
+
+    @staticmethod
+    def fits(layer: RecurrentLayer, dtype: torch.dtype) -> bool:
+        """Whether there are kernels for this layer here."""
+        inner = layer.rnn.get_parameter("weight_hh_l0")
+        able = dtype == torch.bfloat16 and _can_pack(inner.device, dtype)
+        return able and layer.kind == "lstm" and FewRows.fits(layer.rnn.hidden_size)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, LayerState]:
+        """x (N, T, D), N <= FEW -> outputs (N, T, size) and the end state, from an empty one."""
+        of_input = self.of_input(x.transpose(0, 1))
+        hidden, cell = kernels.lstm_sequence(self.of_hidden, of_input)
+        return hidden.transpose(0, 1), LayerState(hidden[-1], cell)
 
 
 def input_table(layer: RecurrentLayer, embeddings: Tensor) -> Tensor:

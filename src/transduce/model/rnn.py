@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from transduce.kernels import FEW
 from transduce.model.cudnn import run_whole
 
 KINDS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -57,7 +58,9 @@ class RecurrentLayer(nn.Module):
         super().__init__()
         self.kind = kind
         self.rnn = KINDS[kind](input_size, size, batch_first=True)
-        self.cell: Cell | None = None  # one step in the inference form (`packing`)
+        # The inference form (`packing`): one step, and a whole sequence of a few sentences.
+        self.cell: Cell | None = None
+        self.few: Callable[[Tensor], tuple[Tensor, LayerState]] | None = None
 
     @property
     def gates(self) -> int:
@@ -66,6 +69,8 @@ class RecurrentLayer(nn.Module):
 
     def forward(self, x: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
         """Run over x (N, T, D) from `state` (zeros if None) -> outputs (N, T, size), end state."""
+        if self.few is not None and state is None and x.shape[0] <= FEW:
+            return self.few(x)
         first: Tensor | tuple[Tensor, Tensor] | None = None
         if state is not None:
             first = state.hidden.unsqueeze(0)

@@ -52,7 +52,7 @@ def beam_search(
     for t in range(limits.largest_max + 1):
         # 1. Ask the model, and see what its logits (B, K, V) hold.
         step = model.step(tokens, state, memory)
-        survey = Survey.of(step.logits, holes=step.words is not None)
+        survey = Survey.of(step.logits, step.words is not None, options.beam)
         end = survey.end
         ending = scores + end
         if t < limits.largest_min:

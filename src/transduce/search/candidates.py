@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from transduce import kernels
 from transduce.data.tokenizers.base import EOS, UNK
 
 BLOCK = 64  # words looked at together; about the square root of a vocabulary
@@ -28,17 +29,27 @@ class Survey:
     """What one step's logits (B, K, V) show at a glance.
 
     log_norm: (B, K) float32, so that logits - log_norm are log-probabilities. maxima: (B, K,
-    blocks) float32, the largest logit of every whole block of words from WORDS on; no blocks for
-    small vocabularies.
+    blocks) float32, the largest logit of every whole block of words from WORDS on, or None for
+    small vocabularies. best: (B, K x C) float32 and int64, where a kernel looked for them, the C
+    largest logits of each hypothesis and the words they belong to.
     """
 
     logits: Tensor
     log_norm: Tensor
     maxima: Tensor | None
+    best: tuple[Tensor, Tensor] | None = None
 
     @classmethod
-    def of(cls, logits: Tensor, holes: bool = False) -> Survey:
-        """logits (B, K, V) of any floating dtype, not normalised; with `holes`, some are -inf."""
+    def of(cls, logits: Tensor, holes: bool = False, count: int = 0) -> Survey:
+        """logits (B, K, V) of any floating dtype, not normalised; with `holes`, some are -inf.
+
+        `count` is how many continuations will be asked for, where that is known.
+        """
+        if 0 < count <= min(kernels.MOST_BEST, logits.shape[2] - WORDS) and kernels.takes(logits):
+            batch, beam, _ = logits.shape
+            norm, values, words = kernels.survey(logits.flatten(0, 1), WORDS, count)
+            best = values.view(batch, -1), words.view(batch, -1)
+            return cls(logits, norm.view(batch, beam), None, best)
         if logits.shape[2] < MANY:
             logits = logits.float()
             return cls(logits, logits.logsumexp(dim=2), None)
@@ -71,6 +82,13 @@ class Continuations:
 
 def best_continuations(survey: Survey, scores: Tensor, count: int) -> Continuations:
     """The `count` best of scores (B, K) + log-probabilities for each sentence."""
+    if survey.best is not None:
+        best, words_of = survey.best
+        count = min(count, best.shape[1])
+        values, gains, parents, tokens = kernels.choose(
+            scores, survey.log_norm, best, words_of, count
+        )
+        return Continuations(values, gains, parents, tokens)
     before = scores - survey.log_norm
     logits, maxima = survey.logits, survey.maxima
     _, beam, vocabulary = logits.shape

@@ -37,7 +37,7 @@ def greedy_search(
     history.stretch(rows)
     for t in range(limits.largest_max + 1):
         step = model.step(tokens, state, memory)
-        state, survey = step.state, Survey.of(step.logits, holes=step.words is not None)
+        state, survey = step.state, Survey.of(step.logits, step.words is not None, 1)
         word = best_continuations(survey, zeros[: len(rows)], 1)
         end = survey.end
         chose = end.squeeze(1) >= word.gains.squeeze(1)

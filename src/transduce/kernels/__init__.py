@@ -1,0 +1,224 @@
+"""Kernels of a decoding step in C, for processors with AVX-512, VNNI and bf16.
+
+A step of a decoder on a CPU is a few products with few rows, which are as fast as their weights
+can be read, and dozens of small operations between them, each of which costs more to call than to
+compute. These kernels do the first in one pass over the weights and the second in a handful of
+calls. Everything has a form in torch as well, which is used where the processor, the compiler at
+installation, or TRANSDUCE_KERNELS=0 in the environment says so.
+
+All take and give contiguous CPU tensors without gradients, float32 or bfloat16.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor, nn
+
+try:
+    from transduce.kernels import _kernels as _c  # type: ignore[attr-defined]
+except ImportError:  # not compiled on this machine
+    _c = None
+
+FEW = 8  # rows for which the weights are read once
+SMALL = 1 << 20  # bytes of weights that stay at hand to be read again for the next rows
+WIDEST = 4096  # most inputs of such a product
+MOST_BEST = 64  # most words of a row that `survey` finds
+_BLOCK = 32  # outputs that are summed together
+_KINDS = {torch.float32: 0, torch.bfloat16: 1}
+_there = _c is not None and bool(_c.supported()) and os.environ.get("TRANSDUCE_KERNELS") != "0"
+
+
+def available() -> bool:
+    """Whether this machine can run the kernels, and nobody asked it not to."""
+    return _there
+
+
+def takes(x: Tensor) -> bool:
+    """Whether the kernels are for such a tensor here."""
+    return _there and x.device.type == "cpu" and x.dtype in _KINDS and not torch.is_grad_enabled()
+
+
+class FewRows:
+    """x W^T + b for few rows, with weights laid out for reading in one go.
+
+    weight: (N, D) in bfloat16, or int8 with `scales` (N,), then each row of x is rounded to 8 bits
+    by a scale of its own. bias: (N,) or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, scales: Tensor | None = None) -> None:
+        self.outputs, self.inputs = weight.shape
+        self.bias = None if bias is None else bias.detach().float().contiguous()
+        self.scales = None if scales is None else scales.detach().float().contiguous()
+        self.weight = layout(weight.detach())
+        self.addresses = (
+            self.weight.data_ptr(),
+            0 if self.scales is None else self.scales.data_ptr(),
+            0 if self.bias is None else self.bias.data_ptr(),
+        )
+
+    @staticmethod
+    def fits(inputs: int) -> bool:
+        """Whether there is a kernel for products with so many inputs here."""
+        return _there and inputs <= WIDEST
+
+    def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """x (..., D) -> (..., N) of `dtype`."""
+        x = x.contiguous()
+        y = torch.empty(*x.shape[:-1], self.outputs, dtype=dtype)
+        rows = x.numel() // self.inputs
+        _c.few_rows(
+            *self.addresses, x.data_ptr(), _KINDS[x.dtype], y.data_ptr(), _KINDS[dtype],
+            rows, self.inputs, self.outputs,
+        )  # fmt: skip
+        return y
+
+
+def most_rows(weight: Tensor) -> int:
+    """Up to how many rows of x `FewRows` is the faster way for this weight (N, D)."""
+    return 3 * FEW if weight.dtype == torch.int8 and weight.numel() <= SMALL else FEW
+
+
+def layout(weight: Tensor) -> Tensor:
+    """Weights (N, D) as `FewRows` reads them: blocks of 16 outputs, and within a block the inputs
+    in pairs (bfloat16) or fours (int8, which becomes uint8 by adding 128) of each output."""
+    together = 2 if weight.dtype == torch.bfloat16 else 4
+    outputs, inputs = weight.shape
+    padded = nn.functional.pad(weight, (0, -inputs % together, 0, -outputs % _BLOCK))
+    blocks = padded.view(-1, 16, padded.shape[1] // together, together).permute(0, 2, 1, 3)
+    if weight.dtype == torch.bfloat16:
+        return blocks.contiguous()
+    return (blocks.to(torch.int16) + 128).to(torch.uint8).contiguous()
+
+
+def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (R, D) in 8 bits, with 128 for zero: (R, D) uint8, and the scale (R,) of each row."""
+    x = x.contiguous()
+    rows, inputs = x.shape
+    whole = torch.empty(rows, inputs, dtype=torch.uint8)
+    scale = torch.empty(rows)
+    _c.quantize(
+        x.data_ptr(), _KINDS[x.dtype], whole.data_ptr(), scale.data_ptr(), rows, inputs
+    )  # fmt: skip
+    return whole, scale
+
+
+def rescale(product: Tensor, scale: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """product (R, N) x scale (R,) + bias (N,), all float32 -> (R, N) of `dtype`.
+
+    With `quantize` around a product in whole numbers, bit for bit what `FewRows` gives.
+    """
+    rows, outputs = product.shape
+    y = torch.empty(rows, outputs, dtype=dtype)
+    _c.rescale(
+        product.contiguous().data_ptr(), scale.data_ptr(), bias.data_ptr(), y.data_ptr(),
+        _KINDS[dtype], rows, outputs,
+    )  # fmt: skip
+    return y
+
+
+def lstm_cell(
+    gates: Tensor, given: Tensor | None, cell: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The state after a step: hidden (N, D) of `dtype`, cell (N, D) float32.
+
+    gates (N, 4 D): what goes through the sigmoids of input gate, forget gate, candidate (twice it,
+    since tanh x = 2 sigmoid 2x - 1) and output gate, after `given` of the same shape and dtype was
+    added. cell (N, D): float32, before the step.
+    """
+    rows, size = cell.shape
+    gates, cell = gates.contiguous(), cell.float().contiguous()
+    given = None if given is None else given.contiguous()
+    after = torch.empty_like(cell)
+    hidden = torch.empty(rows, size, dtype=dtype)
+    _c.lstm_cell(
+        gates.data_ptr(), 0 if given is None else given.data_ptr(), _KINDS[gates.dtype],
+        cell.data_ptr(), after.data_ptr(), hidden.data_ptr(), _KINDS[dtype], rows, size,
+    )  # fmt: skip
+    return hidden, after
+
+
+def lstm_sequence(weights: FewRows, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """An LSTM layer from an empty state over T positions: hidden (T, N, D), last cell (N, D).
+
+    inputs (T, N, 4 D): what the inputs say to the gates, as in `lstm_cell`, biases included.
+    weights: those of the hidden state, without a bias.
+    """
+    positions, rows, gates = inputs.shape
+    inputs = inputs.contiguous()
+    hidden = torch.empty(positions + 1, rows, gates // 4, dtype=inputs.dtype)
+    hidden[0] = 0
+    cell = torch.zeros(rows, gates // 4)
+    room = torch.empty(rows, gates, dtype=inputs.dtype)
+    _c.lstm_sequence(
+        *weights.addresses[:2], inputs.data_ptr(), _KINDS[inputs.dtype], hidden.data_ptr(),
+        cell.data_ptr(), room.data_ptr(), rows, positions, gates // 4,
+    )  # fmt: skip
+    return hidden[1:], cell
+
+
+def survey(logits: Tensor, first: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What a search wants to know of logits (N, V), for 1 <= count <= MOST_BEST, V - first words.
+
+    Returns the logarithm of each row's sum of exponentials (N,) float32, and the `count` largest
+    logits of the words from `first` on, best first: their values (N, count) float32 and which words
+    they are (N, count) int64.
+    """
+    logits = logits.contiguous()
+    rows, vocabulary = logits.shape
+    norm = torch.empty(rows)
+    values = torch.empty(rows, count)
+    words = torch.empty(rows, count, dtype=torch.int64)
+    _c.survey(
+        logits.data_ptr(), _KINDS[logits.dtype], rows, vocabulary, first, count,
+        norm.data_ptr(), values.data_ptr(), words.data_ptr(),
+    )  # fmt: skip
+    return norm, values, words
+
+
+def choose(
+    scores: Tensor, norm: Tensor, best: Tensor, words: Tensor, count: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The `count` best continuations of K <= MOST_BEST hypotheses of each of B sentences.
+
+    scores, norm (B, K): score so far, and what `survey` found; best, words (B, K x C): likewise,
+    K x C at least `count`. Returns the new scores, the words' log-probabilities, the hypotheses
+    that they continue, and the words: all (B, count), best first, of equals the first.
+    """
+    scores, norm = scores.contiguous(), norm.contiguous()
+    sentences, beam = norm.shape
+    values, gains = torch.empty(sentences, count), torch.empty(sentences, count)
+    parents = torch.empty(sentences, count, dtype=torch.int64)
+    chosen = torch.empty(sentences, count, dtype=torch.int64)
+    _c.choose(
+        scores.data_ptr(), norm.data_ptr(), best.data_ptr(), words.data_ptr(), sentences, beam,
+        best.shape[1] // beam, count, values.data_ptr(), gains.data_ptr(), parents.data_ptr(),
+        chosen.data_ptr(),
+    )  # fmt: skip
+    return values, gains, parents, chosen
+
+
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, penalty: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Attention of K queries of each of B sentences.
+
+    queries (B, K, H x D); keys (B, H, D, S), or (B, S, D) of a single head; values (B, H, S, C), or
+    (B, S, C); penalty (B, S), added to the scores, or None: float32 but for the queries. Returns
+    the context (B, K, H x C) in the queries' dtype, and the weights (B, K, S), the mean over heads.
+    """
+    queries, keys, values = queries.contiguous(), keys.contiguous(), values.contiguous()
+    penalty = None if penalty is None else penalty.contiguous()
+    sentences, beam, whole = queries.shape
+    across = keys.dim() == 4
+    heads = keys.shape[1] if across else 1
+    sources, depth = values.shape[-2:]
+    context = torch.empty(sentences, beam, heads * depth, dtype=queries.dtype)
+    weights = torch.empty(sentences, beam, sources)
+    _c.attend(
+        queries.data_ptr(), _KINDS[queries.dtype], keys.data_ptr(), across, values.data_ptr(),
+        0 if penalty is None else penalty.data_ptr(), context.data_ptr(), _KINDS[queries.dtype],
+        weights.data_ptr(), sentences, beam, heads, whole // heads, depth, sources,
+    )  # fmt: skip
+    return context, weights

@@ -1,0 +1,59 @@
+/* What the kernels compute; shapes as in Python, every matrix row after row without gaps.
+ *
+ * `kind` is FLOAT32 or BFLOAT16 (simd.h). Callers have checked shapes, dtypes and contiguity.
+ */
+#ifndef TRANSDUCE_KERNELS_H
+#define TRANSDUCE_KERNELS_H
+
+#include <stddef.h>
+
+#define MOST_ROWS 8      /* that few_rows sums together */
+#define MOST_INPUTS 4096 /* of few_rows */
+#define MOST_BEST 64     /* of survey */
+#define MOST_BEAM 64     /* of choose */
+
+typedef ptrdiff_t ix;
+
+/* y = x W^T + b, reading the weights once for every MOST_ROWS rows. Weights as `layout` in __init__.py lays them out: blocks of
+ * 16 outputs, whose inputs follow each other in pairs (bf16) or fours (8 bits, plus 128). With
+ * scales the weights are in 8 bits, and each row of x is rounded to 8 bits by a scale of its own. */
+void few_rows(const void *weights, const float *scales, const float *bias, const void *x, int x_kind,
+              void *y, int y_kind, ix rows, ix inputs, ix outputs);
+
+/* Rows of x in 8 bits, plus 128, by a scale for each row; and a product of those, itself without the
+ * scales of its rows, times them plus b: bit for bit what few_rows makes of the same weights. */
+void quantize(const void *x, int kind, unsigned char *whole, float *scale, ix rows, ix inputs);
+void rescale(const float *product, const float *scale, const float *bias, void *y, int kind, ix rows,
+             ix outputs);
+
+/* An LSTM's cell from its gates (rows, 4 x size): input, forget, twice the cell's, output. `given`
+ * is added to them, if not NULL. */
+void lstm_cell(const void *gates, const void *given, int kind, const float *before, float *cell,
+               void *hidden, int hidden_kind, ix rows, ix size);
+
+/* A whole LSTM layer, positions first: what the inputs say to the gates (T, N, 4 x size), with hidden
+ * (T + 1, N, size), of which the first is given, and cell (N, size) before and after. `weights` are
+ * those of the hidden state, for few_rows; gates: room for (N, 4 x size). */
+void lstm_sequence(const void *weights, const float *scales, const void *inputs, int kind,
+                   void *hidden, float *cell, void *gates, ix sentences, ix positions, ix size);
+
+/* Of every row of logits (rows, vocabulary): the logarithm of the sum of exponentials, and the `count`
+ * best words from `first` on, best first, of equals the first. */
+void survey(const void *logits, int kind, ix rows, ix vocabulary, ix first, ix count, float *norm,
+            float *values, long long *words);
+
+/* The `count` best of scores (B, K) + words' log-probabilities, from what survey found of the K x C
+ * best words: new scores (B, count), log-probabilities, parents, words; best first. */
+void choose(const float *scores, const float *norm, const float *best, const long long *best_words,
+            ix sentences, ix beam, ix each, ix count, float *values, float *gains,
+            long long *parents, long long *words);
+
+/* Attention of K queries of each of B sentences, H heads. queries (B, K, H x width), keys
+ * (B, H, width, S), or (B, S, width) of a single head if not `across`; values (B, H, S, depth);
+ * penalty (B, S) or NULL -> context (B, K, H x depth), weights (B, K, S), the mean over heads.
+ * scratch: 8 x (S + H x width) floats. */
+void attend(const void *queries, int kind, const float *keys, int across, const float *values,
+            const float *penalty, void *context, int context_kind, float *weights, float *scratch,
+            ix sentences, ix beam, ix heads, ix width, ix depth, ix sources);
+
+#endif

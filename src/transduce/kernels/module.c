@@ -1,0 +1,167 @@
+/* The kernels as functions of Python. Arguments are whole numbers: addresses, kinds, sizes; what
+ * they mean and that they fit is for __init__.py to see to. */
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030A0000
+#endif
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "kernels.h"
+
+#include <stdlib.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define VECTORS 1
+#endif
+
+#define MOST_ARGUMENTS 16
+
+/* all arguments as numbers; 0 and a Python error if there are not `wanted` of them */
+static int read_numbers(PyObject *const *arguments, Py_ssize_t count, Py_ssize_t wanted, ix *numbers) {
+    if (count != wanted) {
+        PyErr_Format(PyExc_TypeError, "%zd arguments, not %zd", count, wanted);
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        numbers[i] = PyLong_AsSsize_t(arguments[i]);
+        if (numbers[i] == -1 && PyErr_Occurred()) return 0;
+    }
+    return 1;
+}
+
+static PyObject *supported(PyObject *self, PyObject *unused) {
+    (void)self, (void)unused;
+#ifdef VECTORS
+    __builtin_cpu_init();
+    return PyBool_FromLong(
+        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16"));
+#else
+    return PyBool_FromLong(0);
+#endif
+}
+
+#ifdef VECTORS
+#define P(i) ((void *)a[i])
+
+static PyObject *py_few_rows(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    (void)self;
+    ix a[MOST_ARGUMENTS];
+    if (!read_numbers(arguments, count, 10, a)) return NULL;
+    if (a[8] > MOST_INPUTS) {
+        PyErr_SetString(PyExc_ValueError, "too many inputs");
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS;
+    few_rows(P(0), P(1), P(2), P(3), (int)a[4], P(5), (int)a[6], a[7], a[8], a[9]);
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_quantize(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    (void)self;
+    ix a[MOST_ARGUMENTS];
+    if (!read_numbers(arguments, count, 6, a)) return NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    quantize(P(0), (int)a[1], P(2), P(3), a[4], a[5]);
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_rescale(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    (void)self;
+    ix a[MOST_ARGUMENTS];
+    if (!read_numbers(arguments, count, 7, a)) return NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    rescale(P(0), P(1), P(2), P(3), (int)a[4], a[5], a[6]);
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_lstm_cell(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    (void)self;
+    ix a[MOST_ARGUMENTS];
+    if (!read_numbers(arguments, count, 9, a)) return NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    lstm_cell(P(0), P(1), (int)a[2], P(3), P(4), P(5), (int)a[6], a[7], a[8]);
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_survey(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    (void)self;
+    ix a[MOST_ARGUMENTS];
+    if (!read_numbers(arguments, count, 9, a)) return NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    survey(P(0), (int)a[1], a[2], a[3], a[4], a[5], P(6), P(7), P(8));
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_lstm_sequence(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    (void)self;
+    ix a[MOST_ARGUMENTS];
+    if (!read_numbers(arguments, count, 10, a)) return NULL;
+    if (a[9] > MOST_INPUTS) {
+        PyErr_SetString(PyExc_ValueError, "too many inputs");
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS;
+    lstm_sequence(P(0), P(1), P(2), (int)a[3], P(4), P(5), P(6), a[7], a[8], a[9]);
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_choose(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    (void)self;
+    ix a[MOST_ARGUMENTS];
+    if (!read_numbers(arguments, count, 12, a)) return NULL;
+    if (a[5] > MOST_BEAM || a[7] > a[5] * a[6]) {
+        PyErr_SetString(PyExc_ValueError, "too wide a beam, or more asked for than there are");
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS;
+    choose(P(0), P(1), P(2), P(3), a[4], a[5], a[6], a[7], P(8), P(9), P(10), P(11));
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_attend(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    (void)self;
+    ix a[MOST_ARGUMENTS];
+    if (!read_numbers(arguments, count, 15, a)) return NULL;
+    ix heads = a[11], width = a[12], sources = a[14];
+    float *scratch = malloc(8 * (size_t)(sources + heads * width) * sizeof(float));
+    if (!scratch) return PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS;
+    attend(P(0), (int)a[1], P(2), (int)a[3], P(4), P(5), P(6), (int)a[7], P(8), scratch, a[9], a[10],
+           heads, width, a[13], sources);
+    Py_END_ALLOW_THREADS;
+    free(scratch);
+    Py_RETURN_NONE;
+}
+
+#define FAST(function) ((PyCFunction)(void (*)(void))function)
+#endif
+
+static PyMethodDef methods[] = {
+    {"supported", supported, METH_NOARGS, "Whether this processor can run the others."},
+#ifdef VECTORS
+    {"few_rows", FAST(py_few_rows), METH_FASTCALL, "See kernels.h."},
+    {"quantize", FAST(py_quantize), METH_FASTCALL, "See kernels.h."},
+    {"rescale", FAST(py_rescale), METH_FASTCALL, "See kernels.h."},
+    {"lstm_cell", FAST(py_lstm_cell), METH_FASTCALL, "See kernels.h."},
+    {"survey", FAST(py_survey), METH_FASTCALL, "See kernels.h."},
+    {"lstm_sequence", FAST(py_lstm_sequence), METH_FASTCALL, "See kernels.h."},
+    {"choose", FAST(py_choose), METH_FASTCALL, "See kernels.h."},
+    {"attend", FAST(py_attend), METH_FASTCALL, "See kernels.h."},
+#endif
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_kernels", "Kernels of a decoding step.", -1, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__kernels(void) { return PyModule_Create(&definition); }

@@ -1,0 +1,78 @@
+/* Vectors of 16 floats (AVX-512): loading and storing either dtype, exponentials.
+ *
+ * Everything that includes this is compiled for processors that have AVX-512 with VNNI and bf16,
+ * and called on no others (`supported` in module.c).
+ */
+#ifndef TRANSDUCE_SIMD_H
+#define TRANSDUCE_SIMD_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FLOAT32 0 /* kinds of number */
+#define BFLOAT16 1
+
+#define LANES 16
+
+static inline __mmask16 lanes(ptrdiff_t count) {
+    return count >= LANES ? 0xFFFF : (__mmask16)((1u << count) - 1);
+}
+
+static inline size_t size_of(int kind) { return kind == BFLOAT16 ? 2 : 4; }
+
+static inline const void *at(const void *base, int kind, ptrdiff_t index) {
+    return (const char *)base + (ptrdiff_t)size_of(kind) * index;
+}
+
+/* bf16 is the upper half of a float32 */
+static inline __m512 from_bf16(__m256i halves) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+static inline __m512 load(const void *base, int kind, ptrdiff_t index, __mmask16 mask) {
+    if (kind == BFLOAT16)
+        return from_bf16(_mm256_maskz_loadu_epi16(mask, (const uint16_t *)base + index));
+    return _mm512_maskz_loadu_ps(mask, (const float *)base + index);
+}
+
+static inline void store(void *base, int kind, ptrdiff_t index, __mmask16 mask, __m512 x) {
+    if (kind == BFLOAT16)
+        _mm256_mask_storeu_epi16((uint16_t *)base + index, mask, (__m256i)_mm512_cvtneps_pbh(x));
+    else
+        _mm512_mask_storeu_ps((float *)base + index, mask, x);
+}
+
+/* e^x to about one unit in the last place: e^x = 2^n e^r, |r| <= log(2) / 2, and for e^r the
+ * polynomial of the Cephes library. 0 below -87.3 and infinite above 88.7. */
+static inline __m512 exponential(__m512 x) {
+    const __m512 log2e = _mm512_set1_ps(1.44269504f);
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, log2e), 0);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+    p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+    __mmask16 nothing = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.3f), _CMP_LT_OQ);
+    __mmask16 endless = _mm512_cmp_ps_mask(x, _mm512_set1_ps(88.72f), _CMP_GT_OQ);
+    p = _mm512_maskz_scalef_ps((__mmask16)~nothing, p, n);
+    return _mm512_mask_mov_ps(p, endless, _mm512_set1_ps(__builtin_inff()));
+}
+
+static inline __m512 sigmoid(__m512 x) {
+    __m512 one = _mm512_set1_ps(1.0f);
+    __m512 e = exponential(_mm512_sub_ps(_mm512_setzero_ps(), x));
+    return _mm512_div_ps(one, _mm512_add_ps(one, e));
+}
+
+/* tanh x = 2 sigmoid(2 x) - 1 */
+static inline __m512 hyperbolic_tangent(__m512 x) {
+    __m512 s = sigmoid(_mm512_add_ps(x, x));
+    return _mm512_sub_ps(_mm512_add_ps(s, s), _mm512_set1_ps(1.0f));
+}
+
+#endif

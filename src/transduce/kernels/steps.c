@@ -1,0 +1,271 @@
+/* What a step does beside products: cells, attention, and a look at the logits, each in one pass. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma")
+#include "kernels.h"
+#include "simd.h"
+
+#include <math.h>
+
+#define ALWAYS static inline __attribute__((always_inline))
+#define TOGETHER 8 /* queries */
+
+/* ----------------------------------------------------------------------------------- cells */
+
+static inline __m512 gate(const void *gates, const void *given, int kind, ix i, __mmask16 mask) {
+    __m512 x = load(gates, kind, i, mask);
+    return given ? _mm512_add_ps(x, load(given, kind, i, mask)) : x;
+}
+
+void lstm_cell(const void *gates, const void *given, int kind, const float *before, float *cell,
+               void *hidden, int hidden_kind, ix rows, ix size) {
+    for (ix r = 0; r < rows; r++)
+        for (ix j = 0; j < size; j += LANES) {
+            __mmask16 mask = lanes(size - j);
+            ix g = r * 4 * size + j;
+            __m512 i = sigmoid(gate(gates, given, kind, g, mask));
+            __m512 f = sigmoid(gate(gates, given, kind, g + size, mask));
+            __m512 s = sigmoid(gate(gates, given, kind, g + 2 * size, mask));
+            __m512 o = sigmoid(gate(gates, given, kind, g + 3 * size, mask));
+            __m512 c = _mm512_maskz_loadu_ps(mask, before + r * size + j);
+            __m512 candidate = _mm512_sub_ps(_mm512_add_ps(s, s), _mm512_set1_ps(1.0f));
+            c = _mm512_fmadd_ps(f, c, _mm512_mul_ps(i, candidate));
+            _mm512_mask_storeu_ps(cell + r * size + j, mask, c);
+            __m512 h = _mm512_mul_ps(o, hyperbolic_tangent(c));
+            store(hidden, hidden_kind, r * size + j, mask, h);
+        }
+}
+
+/* ---------------------------------------------------------------------------------- logits */
+
+/* put a word where it belongs among the best so far, and return the value to beat from now on */
+static float enter(float *values, long long *words, ix count, float value, ix word) {
+    ix place = count - 1;
+    while (place > 0 && values[place - 1] < value) {
+        values[place] = values[place - 1];
+        words[place] = words[place - 1];
+        place--;
+    }
+    values[place] = value;
+    words[place] = word;
+    return values[count - 1];
+}
+
+ALWAYS void look(const void *logits, const int kind, ix vocabulary, ix first, ix count, float *norm,
+                 float *values, long long *words) {
+    const __m512 nothing = _mm512_set1_ps(-__builtin_inff());
+    for (ix n = 0; n < count; n++) values[n] = -__builtin_inff(), words[n] = first + n;
+    float least = -__builtin_inff();
+    __m512 most = nothing;
+    for (ix v = 0; v < vocabulary; v += LANES) {
+        __mmask16 mask = lanes(vocabulary - v);
+        __m512 x = _mm512_mask_mov_ps(nothing, mask, load(logits, kind, v, mask));
+        most = _mm512_max_ps(most, x);
+        unsigned better = _mm512_cmp_ps_mask(x, _mm512_set1_ps(least), _CMP_GT_OQ);
+        if (!better) continue;
+        float lane[LANES];
+        _mm512_storeu_ps(lane, x);
+        for (; better; better &= better - 1) {
+            int l = __builtin_ctz(better);
+            if (v + l >= first && lane[l] > least)
+                least = enter(values, words, count, lane[l], v + l);
+        }
+    }
+    float largest = _mm512_reduce_max_ps(most);
+    __m512 shift = _mm512_set1_ps(largest), sum = _mm512_setzero_ps();
+    for (ix v = 0; v < vocabulary; v += LANES) {
+        __mmask16 mask = lanes(vocabulary - v);
+        __m512 x = exponential(_mm512_sub_ps(load(logits, kind, v, mask), shift));
+        sum = _mm512_mask_add_ps(sum, mask, sum, x);
+    }
+    *norm = largest + logf(_mm512_reduce_add_ps(sum));
+}
+
+void survey(const void *logits, int kind, ix rows, ix vocabulary, ix first, ix count, float *norm,
+            float *values, long long *words) {
+    for (ix r = 0; r < rows; r++) {
+        const void *row = at(logits, kind, r * vocabulary);
+        if (kind == BFLOAT16)
+            look(row, BFLOAT16, vocabulary, first, count, norm + r, values + r * count,
+                 words + r * count);
+        else
+            look(row, FLOAT32, vocabulary, first, count, norm + r, values + r * count,
+                 words + r * count);
+    }
+}
+
+/* A hypothesis' words are sorted, so a look at the first that is left of each is enough. */
+static void choose_one(const float *scores, const float *norm, const float *best,
+                       const long long *best_words, ix beam, ix each, ix count, float *values,
+                       float *gains, long long *parents, long long *words) {
+    ix used[MOST_BEAM] = {0};
+    for (ix n = 0; n < count; n++) {
+        ix from = -1;
+        float most = 0.0f;
+        for (ix k = 0; k < beam; k++) {
+            if (used[k] == each) continue;
+            float value = scores[k] - norm[k] + best[k * each + used[k]];
+            if (from < 0 || value > most) from = k, most = value;
+        }
+        ix index = from * each + used[from]++;
+        values[n] = most;
+        gains[n] = best[index] - norm[from];
+        parents[n] = from;
+        words[n] = best_words[index];
+    }
+}
+
+void choose(const float *scores, const float *norm, const float *best, const long long *best_words,
+            ix sentences, ix beam, ix each, ix count, float *values, float *gains,
+            long long *parents, long long *words) {
+    for (ix b = 0; b < sentences; b++) {
+        ix in = b * beam, out = b * count;
+        choose_one(scores + in, norm + in, best + in * each, best_words + in * each, beam, each, count,
+                   values + out, gains + out, parents + out, words + out);
+    }
+}
+
+/* ------------------------------------------------------------------------------- attention */
+
+typedef struct {
+    const float *keys, *values, *penalty;
+    int across;
+    ix width, depth, sources;
+} Head;
+
+/* scores[k][s] of `count` queries of one head, queries (count, stride) */
+ALWAYS void score(const Head *head, const float *queries, ix stride, float *scores, const ix count) {
+    ix sources = head->sources;
+    if (head->across) {
+        for (ix s = 0; s < sources; s += LANES) {
+            __mmask16 mask = lanes(sources - s);
+            __m512 sums[TOGETHER];
+            for (ix k = 0; k < count; k++) sums[k] = _mm512_setzero_ps();
+            for (ix d = 0; d < head->width; d++) {
+                __m512 key = _mm512_maskz_loadu_ps(mask, head->keys + d * sources + s);
+                for (ix k = 0; k < count; k++)
+                    sums[k] = _mm512_fmadd_ps(key, _mm512_set1_ps(queries[k * stride + d]), sums[k]);
+            }
+            for (ix k = 0; k < count; k++)
+                _mm512_mask_storeu_ps(scores + k * sources + s, mask, sums[k]);
+        }
+        return;
+    }
+    for (ix s = 0; s < sources; s++) {
+        __m512 sums[TOGETHER];
+        for (ix k = 0; k < count; k++) sums[k] = _mm512_setzero_ps();
+        for (ix d = 0; d < head->width; d += LANES) {
+            __mmask16 mask = lanes(head->width - d);
+            __m512 key = _mm512_maskz_loadu_ps(mask, head->keys + s * head->width + d);
+            for (ix k = 0; k < count; k++) {
+                __m512 query = _mm512_maskz_loadu_ps(mask, queries + k * stride + d);
+                sums[k] = _mm512_fmadd_ps(key, query, sums[k]);
+            }
+        }
+        for (ix k = 0; k < count; k++) scores[k * sources + s] = _mm512_reduce_add_ps(sums[k]);
+    }
+}
+
+/* scores (S,) -> probabilities, in place */
+static void soften(float *scores, const float *penalty, ix sources) {
+    __m512 most = _mm512_set1_ps(-__builtin_inff()), sum = _mm512_setzero_ps();
+    for (ix s = 0; s < sources; s += LANES) {
+        __mmask16 mask = lanes(sources - s);
+        __m512 x = _mm512_maskz_loadu_ps(mask, scores + s);
+        if (penalty) x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, penalty + s));
+        _mm512_mask_storeu_ps(scores + s, mask, x);
+        most = _mm512_mask_max_ps(most, mask, most, x);
+    }
+    __m512 shift = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+    for (ix s = 0; s < sources; s += LANES) {
+        __mmask16 mask = lanes(sources - s);
+        __m512 x = exponential(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, scores + s), shift));
+        _mm512_mask_storeu_ps(scores + s, mask, x);
+        sum = _mm512_mask_add_ps(sum, mask, sum, x);
+    }
+    __m512 share = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(sum));
+    for (ix s = 0; s < sources; s += LANES) {
+        __mmask16 mask = lanes(sources - s);
+        __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, scores + s), share);
+        _mm512_mask_storeu_ps(scores + s, mask, x);
+    }
+}
+
+/* context of `count` queries: probabilities (count, S) x values (S, depth) */
+ALWAYS void mix(const Head *head, const float *scores, void *context, int kind, ix stride,
+                const ix count) {
+    for (ix d = 0; d < head->depth; d += LANES) {
+        __mmask16 mask = lanes(head->depth - d);
+        __m512 sums[TOGETHER];
+        for (ix k = 0; k < count; k++) sums[k] = _mm512_setzero_ps();
+        for (ix s = 0; s < head->sources; s++) {
+            __m512 value = _mm512_maskz_loadu_ps(mask, head->values + s * head->depth + d);
+            for (ix k = 0; k < count; k++) {
+                __m512 share = _mm512_set1_ps(scores[k * head->sources + s]);
+                sums[k] = _mm512_fmadd_ps(value, share, sums[k]);
+            }
+        }
+        for (ix k = 0; k < count; k++) store(context, kind, k * stride + d, mask, sums[k]);
+    }
+}
+
+/* weights (count, S) += probabilities / heads; the first head begins them */
+static void average(float *weights, const float *scores, ix numbers, float share, int begin) {
+    __m512 shares = _mm512_set1_ps(share);
+    for (ix i = 0; i < numbers; i += LANES) {
+        __mmask16 mask = lanes(numbers - i);
+        __m512 old = begin ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, weights + i);
+        __m512 new = _mm512_maskz_loadu_ps(mask, scores + i);
+        _mm512_mask_storeu_ps(weights + i, mask, _mm512_fmadd_ps(new, shares, old));
+    }
+}
+
+#define COUNT(count)                                       \
+    case count:                                            \
+        score(head, queries, stride, scores, count);       \
+        for (ix k = 0; k < count; k++)                     \
+            soften(scores + k * sources, head->penalty, sources); \
+        mix(head, scores, context, kind, out, count);      \
+        return
+
+/* one head of one sentence, at most TOGETHER queries */
+static void ask(const Head *head, const float *queries, ix stride, float *scores, void *context,
+                int kind, ix out, ix count) {
+    ix sources = head->sources;
+    switch (count) {
+        COUNT(1);
+        COUNT(2);
+        COUNT(3);
+        COUNT(4);
+        COUNT(5);
+        COUNT(6);
+        COUNT(7);
+        COUNT(8);
+    }
+}
+
+void attend(const void *queries, int kind, const float *keys, int across, const float *values,
+            const float *penalty, void *context, int context_kind, float *weights, float *scratch,
+            ix sentences, ix beam, ix heads, ix width, ix depth, ix sources) {
+    float *scores = scratch, *converted = scratch + TOGETHER * sources;
+    ix whole = heads * width;
+    for (ix b = 0; b < sentences; b++)
+        for (ix k = 0; k < beam; k += TOGETHER) {
+            ix count = beam - k < TOGETHER ? beam - k : TOGETHER, row = b * beam + k;
+            for (ix i = 0; i < count * whole; i += LANES) {
+                __mmask16 mask = lanes(count * whole - i);
+                __m512 q = load(queries, kind, row * whole + i, mask);
+                _mm512_mask_storeu_ps(converted + i, mask, q);
+            }
+            for (ix h = 0; h < heads; h++) {
+                ix index = b * heads + h;
+                Head head = {keys + index * width * sources, values + index * sources * depth,
+                             penalty ? penalty + b * sources : NULL, across, width, depth, sources};
+                void *out = (void *)at(context, context_kind, (row * heads + h) * depth);
+                ask(&head, converted + h * width, whole, scores, out, context_kind, heads * depth,
+                    count);
+                average(weights + row * sources, scores, count * sources, 1.0f / (float)heads,
+                        h == 0);
+            }
+        }
+}
+#endif
