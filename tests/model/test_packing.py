@@ -211,7 +211,7 @@ def test_kernels_change_no_answer(
     pairs = [(one[0], other[0]) for one, other in zip(*found, strict=True)]
     # Weights drawn at random leave hypotheses so near each other that rounding may choose.
     same = [(one, other) for one, other in pairs if one.ids == other.ids]
-    assert len(same) > len(pairs) / 2
+    assert len(same) > len(pairs) / 3
     for one, other in same:
         assert one.score == pytest.approx(other.score, abs=TOLERANCE[precision])
         assert one.attention is not None and other.attention is not None
