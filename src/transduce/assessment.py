@@ -129,6 +129,8 @@ def chosen_corpora(
         if source or target or table:
             raise UsageError("give --data, or --source and --target (with or without --table)")
         return [CorpusOptions(name=name)]
+    if table is not None and not source and not target:
+        return [CorpusOptions(table=_file(table))]  # of recordings: columns audio and text
     if not (source and target):
         raise UsageError(
             "give both --source and --target" + (" (columns of the table)" if table else "")
