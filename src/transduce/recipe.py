@@ -16,8 +16,6 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from transduce.recipe_base import Options, Positive, Probability
 from transduce.recipe_speech import SpeechAugmentOptions, SpeechOptions
 
-__all__ = ["METRICS", "Recipe", "SpeechAugmentOptions", "SpeechOptions"]
-
 # --------------------------------------------------------------------------------------- data
 
 

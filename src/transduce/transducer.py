@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 
 import torch
 
+from transduce.data.sides import SourceSide, load_sides
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
 from transduce.errors import DataError, UsageError
@@ -85,7 +86,7 @@ class Transducer:
     def __init__(
         self,
         model: Seq2Seq | Ensemble,
-        source: TextSide,
+        source: SourceSide,
         target: TextSide,
         recipe: Recipe,
         *,
@@ -313,11 +314,8 @@ def _shortlist(folder: ModelFolder, source_size: int, target_size: int) -> Short
     return Shortlist.load(folder.path / SHORTLIST, source_size, target_size)
 
 
-def _sides(folder: ModelFolder) -> tuple[TextSide, TextSide]:
-    recipe = folder.recipe
-    source = TextSide.load(folder.path, "source", recipe.source)
-    target = TextSide.load(folder.path, "target", recipe.target)
-    return source, target
+def _sides(folder: ModelFolder) -> tuple[SourceSide, TextSide]:
+    return load_sides(folder.path, folder.recipe)
 
 
 def _same_vocabulary(first: ModelFolder, other: ModelFolder) -> None:

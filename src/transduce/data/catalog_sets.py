@@ -38,6 +38,7 @@ class Split:
     source: str = "1"
     target: str = "2"
     part: str = ""
+    audio: bool = False  # recordings, named by the table's column `audio`
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +261,51 @@ def _scan(name: str, path: str, train: str, test: str, about: str) -> Dataset:
     )
 
 
+# ------------------------------------------------------------------------------------ speech
+
+_AN4_SUMS = {
+    "train": "95d2d5a0e8045146299ff8aba37f8f8706717792592486b4f96885b8114982f9",
+    "dev": "07a9e607c9dab0b558a342a7ed6977bceed40e77241fd568f9bc4ada44a3351e",
+}
+_FSDD_SUMS = {
+    "train": "33f54386d8bc28aa8df4676b1ebc9e305866ff6a60997a06fa8b61d07869c0f4",
+    "test": "f6329716f2afb66bc279883d39899e6ea5fece1f339d988e03b398892fb774d2",
+}
+
+
+def _recordings(path: str, digest: str) -> Split:
+    return Split((File(path, digest),), "tsv", "audio", "text", audio=True)
+
+
+def _an4() -> Dataset:
+    return Dataset(
+        "an4",
+        "CMU AN4 (census), read English letters, digits and names, 16 kHz: 848 / 100 recordings",
+        "BSD style (CMU)",
+        "an4",
+        ("en", "en"),
+        {split: _recordings(f"{split}.tsv", digest) for split, digest in _AN4_SUMS.items()},
+        "this split (that of ESPnet: train_nodev, train_dev) has no public address as tables; "
+        "place one with columns id, audio, speaker, seconds, text at {}, the FLAC files beside it",
+    )
+
+
+def _fsdd() -> Dataset:
+    return Dataset(
+        "fsdd",
+        "Free Spoken Digit Dataset, single English digits of 6 speakers, 8 kHz: 2,700 / 300",
+        "CC BY-SA 4.0",
+        "fsdd",
+        ("en", "en"),
+        {split: _recordings(f"{split}.tsv", digest) for split, digest in _FSDD_SUMS.items()},
+        "place a table with columns id, audio, speaker, text at {}, the recordings of "
+        "github.com/Jakobovski/free-spoken-digit-dataset as FLAC beside it",
+    )
+
+
 _SETS = [
+    _an4(),
+    _fsdd(),
     *(_multi30k("en", language) for language in ("de", "fr", "cs")),
     *(_multi30k(language, "en") for language in ("de", "fr")),
     *(_tatoeba(*key, sums) for key, sums in _TATOEBA.items()),

@@ -109,15 +109,22 @@ class SpeechSide:
         return wave, len(samples) / given
 
     def read(self, sound: Sound, limit: int | None = None) -> Heard:
-        """One recording, of which at most `limit` frames are read; never an error.
-
-        Errors become a reason: a file that cannot be read, silence, or nothing as long as a frame.
-        """
-        longest = None if limit is None else self.seconds_of(limit)
+        """As `hear`, but what cannot be read is a reason and no error."""
         try:
-            wave, seconds = self.waveform(sound, longest)
+            return self.hear(sound, limit)
         except DataError as error:
             return self._nothing(0.0, str(error))
+
+    def hear(self, sound: Sound, limit: int | None = None) -> Heard:
+        """One recording, of which at most `limit` frames are read.
+
+        There are no frames, but a reason, for silence and for what is shorter than a frame.
+        Errors: DataError for what cannot be read.
+        """
+        longest = None if limit is None else self.seconds_of(limit)
+        if isinstance(sound, str) and not sound.strip():
+            return self._nothing(0.0, "blank input")
+        wave, seconds = self.waveform(sound, longest)
         if is_silent(wave):
             return self._nothing(seconds, f"silence ({seconds:.2f} s)")
         frames = self.features(wave)[:limit]
@@ -135,14 +142,18 @@ class SpeechSide:
         """Several recordings, in order, by several threads."""
         return in_threads(lambda sound: self.read(sound, limit), sounds)
 
-    def prepared(self, name: str) -> list[Frames]:
+    def prepared(self, name: str, limit: int) -> list[Frames]:
         """The frames of every version of a training recording; none at all for silence.
 
-        Errors: DataError for what cannot be read.
+        Of one that is longer than `limit` frames no more is read than shows that it is. Errors:
+        DataError for what cannot be read.
         """
+        if not name:
+            return [np.zeros((0, self.size), dtype=np.float32)] * len(self.versions)
         made = []
         for speed in self.versions:
-            wave, _ = load(name, self.options.rate, speed=speed)
+            longest = self.seconds_of(limit + 2) / min(speed, 1.0)
+            wave, _ = load(name, self.options.rate, speed=speed, longest=longest)
             made.append(self.features(wave[:0] if is_silent(wave) else wave))
         return made
 

@@ -86,7 +86,7 @@ def load(
             raise DataError(f"{path}: holds no sound")
         if first >= whole or (end is not None and round(end * given) > whole + given // 2):
             raise DataError(f"{name}: the file has only {whole / given:.2f} s")
-        wanted = last - first
+        wanted = whole_part = last - first
         if longest is not None:
             wanted = min(wanted, math.ceil(longest * speed * given))
         samples = _mono(file, path, first, wanted)
@@ -96,7 +96,7 @@ def load(
         raise DataError(
             f"{path}: cut short: {(first + len(samples)) / given:.2f} of {whole / given:.2f} s"
         )
-    missing = _missing_bytes(path) if end is None and longest is None else 0
+    missing = _missing_bytes(path) if end is None and wanted == whole_part else 0
     if missing:
         raise DataError(f"{path}: cut short: {missing:,} bytes of its sound are missing")
     return resampled(samples, given * speed, rate, name), (last - first) / given
