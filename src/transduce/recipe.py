@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from transduce.recipe_base import Options, Positive, Probability
-from transduce.recipe_speech import SpeechAugmentOptions, SpeechOptions
+from transduce.recipe_speech import SpeechOptions
 
 # --------------------------------------------------------------------------------------- data
 

@@ -28,7 +28,9 @@ def explain(error: ValidationError, places: Places, *, where: str) -> str:
     for problem in error.errors(include_url=False):
         at = tuple(part for part in problem["loc"] if isinstance(part, (str, int)))
         keys = _keys(at)
-        place = next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), where)
+        place = next(
+            (places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), where
+        )
         lines.append(f"{place}: {_sentence(problem, at)}")
     return "\n".join(dict.fromkeys(lines))
 

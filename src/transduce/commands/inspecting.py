@@ -15,8 +15,9 @@ from transduce.errors import TransduceError, UsageError
 from transduce.folder import RECIPE, ModelFolder, open_folder
 from transduce.model.build import build_model
 from transduce.output import json_line
-from transduce.recipe import METRICS, Recipe, SpeechOptions, TextOptions
+from transduce.recipe import METRICS, Recipe, TextOptions
 from transduce.recipe_files import dump_recipe, load_recipe
+from transduce.recipe_speech import SpeechOptions
 
 _TOLD = ("format", "task", "files", "parameters")  # of the manifest, otherwise
 

@@ -131,9 +131,7 @@ def _padded(rows: Sequence[Row]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
 # -------------------------------------------------------------------------------- by length
 
 
-def length_order(
-    source: npt.NDArray[Any], target: npt.NDArray[Any], frames: bool = False
-) -> Index:
+def length_order(source: npt.NDArray[Any], target: npt.NDArray[Any], frames: bool = False) -> Index:
     """An order in which neighbours have nearly the same length on both sides.
 
     By target length first; within one, by source length, upwards and downwards in turn, so that
@@ -189,8 +187,9 @@ class BatchStream:
 
     `batch_tokens` bounds size x the longer side, padding and end symbols included; of speech, that
     is frames. Where a side's segmentation is sampled (BPE-dropout), each pool is segmented anew in
-    every epoch; which version of a recording is heard, and what of it is hidden, is drawn anew. A
-    background thread makes batches ahead; `close` ends it, and what goes wrong in it is raised by `next`.
+    every epoch; so is drawn which version of a recording is heard, and what of it is hidden. A
+    background thread makes batches ahead; `close` ends it, and what goes wrong in it is raised by
+    `next`.
 
     With `share` = (r, n) this is one of n streams among which the batches are dealt out in rounds:
     each `next` is batch r of a round of n, and `position` and `epoch` are after the whole round.

@@ -51,9 +51,7 @@ def layout_of(name: str) -> Layout:
     """The files of `set:split` and how to read them. Errors: as `resolve`."""
     _, split = _find(name)
     paths = tuple(resolve(name))
-    return Layout(
-        split.format, paths, split.source, split.target, split.part, audio=split.audio
-    )
+    return Layout(split.format, paths, split.source, split.target, split.part, audio=split.audio)
 
 
 def cache_root() -> Path:

@@ -106,4 +106,5 @@ def _open(options: CorpusOptions, speech: bool) -> Corpus:
     if options.source is None or options.target is None:
         raise UsageError("a corpus needs `name`, or `source` and `target`")
     paths = (Path(options.source).expanduser(), Path(options.target).expanduser())
-    return Corpus(options, f"{paths[0].name} + {paths[1].name}", Layout("lines", paths, audio=speech))
+    label = f"{paths[0].name} + {paths[1].name}"
+    return Corpus(options, label, Layout("lines", paths, audio=speech))

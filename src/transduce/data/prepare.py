@@ -36,7 +36,8 @@ def prepare(
     """Tokenize corpora into a folder of `cache` named by their content, or open the one there.
 
     Recordings become frames. Blank sides, silence, and examples above the length limits of
-    `options` are dropped and counted, by reason, in `Store.counts`. `limit` reads so many examples of each corpus only.
+    `options` are dropped and counted, by reason, in `Store.counts`. `limit` reads so many
+    examples of each corpus only.
     Errors: DataError as from the corpora, when no example is left, or when the disk is full.
     """
     folder = cache / _content_hash(corpora, source, target, options, limit)

@@ -35,7 +35,7 @@ def learn_sides(recipe: Recipe, corpora: Sequence[Corpus]) -> tuple[SourceSide, 
 
 
 def load_sides(folder: Path, recipe: Recipe) -> tuple[SourceSide, TextSide]:
-    """Both sides of a model folder; DataError when a file is missing, damaged or of another kind."""
+    """Both sides of a model folder; DataError when a file is missing or damaged."""
     target = TextSide.load(folder, "target", recipe.target)
     if recipe.source.kind == "speech":
         return SpeechSide.load(folder, "source", recipe.source), target

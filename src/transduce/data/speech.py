@@ -1,4 +1,4 @@
-"""A speech side: recordings in, normalised log-mel frames out; what everything above sees of sound."""
+"""A speech side: recordings in, normalised frames out; what everything above sees of sound."""
 
 from __future__ import annotations
 

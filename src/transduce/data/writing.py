@@ -137,7 +137,7 @@ class Writer:
             return self._speech.prepared(example.source, self._limits["source"])
         except DataError as error:
             raise DataError(
-                f"{example.file}:{example.line}: {error}; `transduce data check` finds all such rows"
+                f"{example.file}:{example.line}: {error} (`transduce data check` finds all of them)"
             ) from None
 
     def _stays(self, texts: dict[str, list[str]], rows: dict[str, list[Any]], i: int) -> bool:
@@ -187,7 +187,8 @@ class Writer:
             "files": self._files,
             "ids": self._dtypes,
             "texts": self._texts,
-            "frames": self._speech and {
+            "frames": self._speech
+            and {
                 "bins": self._speech.size,
                 "versions": len(self._frames),
             },

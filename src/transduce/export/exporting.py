@@ -31,7 +31,7 @@ from transduce.inputs import Text
 from transduce.model.build import build_model
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.weights import load_weights
-from transduce.recipe import ModelOptions, Recipe, SearchOptions, TextOptions
+from transduce.recipe import ModelOptions, Recipe, SearchOptions
 from transduce.runtime.folder import DECODER, ENCODER, EXPORT_FORMAT, FILES
 from transduce.runtime.network import Network
 from transduce.runtime.options import SEARCH_NAMES, search_options

@@ -1,4 +1,4 @@
-"""The valid set as validation needs it: pairs for the loss, inputs and references for the scores."""
+"""The valid set: pairs for the loss, inputs and references for the scores."""
 
 from __future__ import annotations
 

@@ -85,9 +85,10 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
     store.release()
     held_out = load_validation_set(recipe, valid, source, target)
     if held_out.without_loss:
+        unit = "frames" if kind == "speech" else "tokens"
         reporter.say(
             f"{held_out.without_loss:,} valid examples, blank or longer than "
-            f"{recipe.search.max_source:,} {'frames' if kind == 'speech' else 'tokens'}, count in the scores but not in the loss"
+            f"{recipe.search.max_source:,} {unit}, count in the scores but not in the loss"
         )
     found = hashlib.sha256()
     for corpus in (*corpora, *valid):
@@ -102,7 +103,7 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
 
 
 def save_sides(folder: Path, source: SourceSide, target: TextSide) -> None:
-    """Write both tokenizers, or what frames depend on, into a model folder that has none, or none that is in use."""
+    """Write both tokenizers, or what frames depend on, into a folder where none is in use."""
     for stem, side in (("source", source), ("target", target)):
         for extension in set(EXTENSIONS.values()):  # of another kind, from a broken-off start
             (folder / f"{stem}{extension}").unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from transduce.data.audio.files import named, parts
 from transduce.data.files import read_lines
@@ -119,6 +119,8 @@ def _lines(layout: Layout) -> Iterator[Example]:
 
 # ------------------------------------------------------------------------------------- Kaldi
 
+Lines: TypeAlias = Iterator[tuple[str, str, int]]  # id, what belongs to it, line number
+
 
 def kaldi_files(folder: Path) -> tuple[Path, ...]:
     """The files of a Kaldi folder that are read, `text` first. Errors: DataError if it is none."""
@@ -156,7 +158,7 @@ def _kaldi(folder: Path) -> Iterator[Example]:
         raise DataError(f"{text}: has no line for `{more[0]}`, of which there is a recording")
 
 
-def _next(rows: Iterator[tuple[str, str, int]], key: str, text: Path, number: int, file: str) -> str:
+def _next(rows: Lines, key: str, text: Path, number: int, file: str) -> str:
     found = next(rows, None)
     if found is None or found[0] != key:
         there = "ends before it" if found is None else f"has `{found[0]}` there"
@@ -167,7 +169,7 @@ def _next(rows: Iterator[tuple[str, str, int]], key: str, text: Path, number: in
     return found[1]
 
 
-def _pairs(path: Path) -> Iterator[tuple[str, str, int]]:
+def _pairs(path: Path) -> Lines:
     """Id, the rest, and line number of each line."""
     for number, line in enumerate(read_lines(path), 1):
         key, _, rest = line.strip().partition(" ")
@@ -176,7 +178,7 @@ def _pairs(path: Path) -> Iterator[tuple[str, str, int]]:
         yield key, rest.strip(), number
 
 
-def _scp(path: Path) -> Iterator[tuple[str, str, int]]:
+def _scp(path: Path) -> Lines:
     for key, file, number in _pairs(path):
         if file.endswith("|") or file.startswith("|"):
             raise DataError(
@@ -188,7 +190,7 @@ def _scp(path: Path) -> Iterator[tuple[str, str, int]]:
         yield key, named(path.parent / Path(file).expanduser()), number
 
 
-def _segments(path: Path, recordings: dict[str, str]) -> Iterator[tuple[str, str, int]]:
+def _segments(path: Path, recordings: dict[str, str]) -> Lines:
     for key, rest, number in _pairs(path):
         where = f"{path}:{number}"
         try:
