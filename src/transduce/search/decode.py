@@ -31,7 +31,8 @@ def decode(
     sources: token ids without BOS and EOS, or frames of speech (S, F). They are read `window` at a
     time, so memory does not grow with their number; inside a window they are sorted by length and
     decoded in batches of about `options.batch_tokens` padded positions x beam. An empty source
-    gives an empty hypothesis without asking the model. Which others are decoded together changes no result.
+    gives an empty hypothesis without asking the model. Which others are decoded together changes
+    no result.
 
     Errors: DataError if one source alone does not fit into memory.
     """
