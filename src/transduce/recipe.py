@@ -57,7 +57,7 @@ class DataOptions(Options):
 
     train: list[CorpusOptions]  # what is learnt from
     valid: list[CorpusOptions]  # what the best weights are chosen on
-    test: list[CorpusOptions] = []  # what `evaluate` scores if not told otherwise
+    test: list[CorpusOptions] = Field(default=[])  # what `evaluate` scores if not told otherwise
     # in tokens, or frames of speech (then by default 3000); longer training examples are counted
     # and dropped
     max_source_length: Positive = 200

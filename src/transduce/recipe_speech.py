@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from transduce.recipe_base import Count, Options, Positive
 
+Speed = Annotated[float, Field(ge=0.5, le=2.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -19,7 +20,7 @@ class SpeechAugmentOptions(Options):
     """
 
     # the speeds that an example may be played at, of which one is drawn; [0.9, 1.0, 1.1] is usual
-    speed: Annotated[list[Annotated[float, Field(ge=0.5, le=2.0)]], Field(min_length=1)] = [1.0]
+    speed: list[Speed] = Field(default=[1.0], min_length=1)
     frequency_masks: Count = 2  # stripes of bins hidden
     frequency_width: Positive = 27  # bins that one of them covers at most
     time_masks: Count = 2  # stretches of time hidden

@@ -16,6 +16,11 @@ from transduce.recipe import Recipe
 SourceSide: TypeAlias = TextSide | SpeechSide
 
 
+def bins_of(side: SourceSide) -> int | None:
+    """F, the width of the frames of speech; None for text."""
+    return side.size if isinstance(side, SpeechSide) else None
+
+
 def learn_sides(recipe: Recipe, corpora: Sequence[Corpus]) -> tuple[SourceSide, TextSide]:
     """Learn the tokenizers of both sides, or the statistics of speech, from training corpora."""
     seed = recipe.training.seed
