@@ -146,6 +146,4 @@ def test_recipes_say_what_speech_is() -> None:
         with pytest.raises(UsageError, match=message):
             recipe_from_dict({**tree, "source": source}, where="r")
     with pytest.raises(UsageError, match="frames of speech have no embedding"):
-        recipe_from_dict(
-            {**tree, "source": {"kind": "speech"}, "model": {"tie": "all"}}, where="r"
-        )
+        recipe_from_dict({**tree, "source": {"kind": "speech"}, "model": {"tie": "all"}}, where="r")
