@@ -49,13 +49,18 @@ class Trial:
 
 
 def read_trial(
-    corpora: Sequence[CorpusOptions], *, group: bool = False, limit: int | None = None
+    corpora: Sequence[CorpusOptions],
+    kind: str | None = None,
+    *,
+    group: bool = False,
+    limit: int | None = None,
 ) -> Trial:
     """The examples of some corpora; with `group`, equal sources become one with several references.
 
+    `kind` is that of the source, text or speech, as in `data.corpus.open_corpora`.
     Errors: DataError when there is none, or one has no target.
     """
-    opened = open_corpora(list(corpora))
+    opened = open_corpora(list(corpora), kind)
     label = " + ".join(corpus.label for corpus in opened)
     examples: Iterable[Example] = (example for corpus in opened for example in corpus)
     sources: list[str] = []

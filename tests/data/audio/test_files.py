@@ -62,7 +62,7 @@ def test_part_of_a_file(tmp_path: Path) -> None:
     assert seconds == 0.75
     assert np.abs(found - wave[8000:20_000]).max() < 1e-3
     assert len(load(named(path, 1.5), RATE)[0]) == 8000
-    with pytest.raises(DataError, match="only 2.00 s"):
+    with pytest.raises(DataError, match="has only 2"):
         load(named(path, 2.5, 3.0), RATE)
     with pytest.raises(DataError, match="before it starts"):
         load(f"{path}#t=1.0,0.5", RATE)

@@ -104,7 +104,7 @@ def test_kaldi_folders(tmp_path: Path) -> None:
 
 
 def test_kaldi_faults_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no wav.scp"):
+    with pytest.raises(DataError, match=r"has no wav\.scp"):
         kaldi(tmp_path, text="u1 A\n")
     with pytest.raises(DataError, match="commands in data are not run"):
         list(kaldi(tmp_path, wav_scp="u1 sox a.wav -t wav - |\n"))
