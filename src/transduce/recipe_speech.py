@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from transduce.recipe_base import Count, Options, Positive
 
 Speed = Annotated[float, Field(ge=0.5, le=2.0)]
+Range = tuple[float, float]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class SpeechAugmentOptions(Options):
     """How training speech is varied, anew for each example in each epoch.
 
-    `speed` is prepared once for each factor (Ko et al. 2015); the masks are those of SpecAugment
-    (1904.08779), whose widths are drawn from 0 up to the width given.
+    `speed` is prepared once for each factor (Ko et al. 2015), and so are `copies`; one of all
+    versions is drawn. The masks are those of SpecAugment (1904.08779), whose widths are drawn from
+    0 up to the width given.
     """
 
     # the speeds that an example may be played at, of which one is drawn; [0.9, 1.0, 1.1] is usual
@@ -27,6 +29,26 @@ class SpeechAugmentOptions(Options):
     time_width: Positive = 40  # frames that one of them covers at most
     time_share: Share = 0.2  # and at most this share of the recording
     time_warp: Count = 0  # frames by which a point of time is moved at most; 0: no warping
+    # more versions of each recording and speed, prepared like these but with what follows
+    copies: Count = 0
+    noise: Share = 0.5  # share of copies with noise, from white to brown
+    noise_db: Range = (5.0, 25.0)  # by how much it is fainter than the recording
+    gain_db: Range = (-12.0, 6.0)  # louder or softer by so much; what is too loud is clipped
+    reverb: Share = 0.3  # share of copies heard in a room
+    reverb_seconds: Range = (0.1, 0.6)  # in which its echo falls by 60 dB
+
+    @field_validator("noise_db", "gain_db", "reverb_seconds")
+    @classmethod
+    def _in_order(cls, range: tuple[float, float]) -> tuple[float, float]:
+        if range[0] > range[1]:
+            raise ValueError(f"the least ({range[0]:g}) is above the most ({range[1]:g})")
+        return range
+
+    @model_validator(mode="after")
+    def _echo(self) -> SpeechAugmentOptions:
+        if self.reverb_seconds[0] <= 0 or self.reverb_seconds[1] > 5:
+            raise ValueError("reverb_seconds lie between 0 and 5")
+        return self
 
 
 class SpeechOptions(Options):

@@ -9,16 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from transduce.data.audio.augment import spec_augment
 from transduce.data.audio.features import Accumulator, Frames, Statistics, log_mel, statistics
 from transduce.data.audio.files import Waveform, is_silent, load, resampled
+from transduce.data.audio.perturb import perturbed
 from transduce.disk import atomic_bytes
 from transduce.errors import DataError
-from transduce.recipe_speech import SpeechOptions
+
+if TYPE_CHECKING:
+    from transduce.recipe_speech import SpeechOptions
 
 # A recording's name (`audio.files`), or samples (N,) or (N, channels) and their rate in Hz.
 Sound: TypeAlias = str | Path | tuple[Any, int]
@@ -62,14 +65,16 @@ class SpeechSide:
         return False
 
     @property
-    def versions(self) -> list[float]:
-        """The speeds at which training data are prepared; one is drawn for each example."""
-        return list(self.options.augment.speed)
+    def versions(self) -> list[tuple[float, int]]:
+        """Speed, and number of the perturbed copy (0: not perturbed), of every version that
+        training data are prepared in; one is drawn for each example."""
+        augment = self.options.augment
+        return [(speed, copy) for copy in range(1 + augment.copies) for speed in augment.speed]
 
     @property
     def plain(self) -> int:
         """The version that is nearest to what was recorded; its frames are counted."""
-        return int(np.argmin([abs(np.log(speed)) for speed in self.versions]))
+        return int(np.argmin([abs(np.log(speed)) for speed in self.options.augment.speed]))
 
     def features(self, waveform: Waveform) -> Frames:
         """(N,) float32 samples at the side's rate -> (S, F) normalised frames, S perhaps 0."""
@@ -150,18 +155,22 @@ class SpeechSide:
         """
         if not name:
             return [np.zeros((0, self.size), dtype=np.float32)] * len(self.versions)
-        made = []
-        for speed in self.versions:
+        rate, augment = self.options.rate, self.options.augment
+        waves = {}
+        for speed in augment.speed:
             longest = self.seconds_of(limit + 2) / min(speed, 1.0)
-            wave, _ = load(name, self.options.rate, speed=speed, longest=longest)
-            made.append(self.features(wave[:0] if is_silent(wave) else wave))
-        return made
+            wave, _ = load(name, rate, speed=speed, longest=longest)
+            waves[speed] = wave[:0] if is_silent(wave) else wave
+        return [
+            self.features(perturbed(waves[speed], rate, augment, copy) if copy else waves[speed])
+            for speed, copy in self.versions
+        ]
 
     # -------------------------------------------------------------------------- being kept
 
     def fingerprint(self) -> str:
         """A hash that differs whenever the same recording could get other frames."""
-        tree = [self._description(), self.versions]
+        tree = [self._description(), self.versions, _perturbing(self.options)]
         return hashlib.sha256(json.dumps(tree).encode()).hexdigest()
 
     def _description(self) -> dict[str, Any]:
@@ -202,6 +211,12 @@ class SpeechSide:
         if not same:
             raise DataError(f"{path} is for other frames than the recipe says")
         return side
+
+
+def _perturbing(options: SpeechOptions) -> Any:
+    """The options that copies depend on, if there are copies."""
+    wanted = {"noise", "noise_db", "gain_db", "reverb", "reverb_seconds"}
+    return options.augment.model_dump(include=wanted) if options.augment.copies else None
 
 
 def learn_speech(options: SpeechOptions, recordings: Iterable[str]) -> SpeechSide:

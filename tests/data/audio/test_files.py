@@ -13,10 +13,13 @@ from transduce.errors import DataError
 from .conftest import RATE, tone, write
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
-def test_formats_give_the_same_sound(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [(".wav", None), (".flac", None), (".ogg", None), (".ogg", "OPUS"), (".mp3", None)],
+)
+def test_formats_give_the_same_sound(tmp_path: Path, suffix: str, subtype: str | None) -> None:
     wave = tone(1.0)
-    path = write(tmp_path / f"Käse und Brot{suffix}", wave)
+    path = write(tmp_path / f"Käse und Brot{suffix}", wave, RATE, subtype)
     found, seconds = load(str(path), RATE)
     assert seconds == pytest.approx(1.0, abs=0.1)  # MP3 is padded to whole blocks
     lag = 0 if suffix in (".wav", ".flac") else max(0, len(found) - len(wave))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from transduce.data.batches import Batch, BatchStream
 from transduce.data.corpus import Corpus, open_corpora
@@ -216,3 +218,29 @@ def test_global_statistics_are_learnt_and_kept(tmp_path: Path, corpus: Corpus) -
     (tmp_path / "source.json").write_text('{"mean": [1]}')
     with pytest.raises(DataError, match="damaged"):
         SpeechSide.load(tmp_path, "source", side.options)
+
+
+def test_copies_are_versions_too(corpus: Corpus, target: TextSide, tmp_path: Path) -> None:
+    augment = SpeechAugmentOptions(speed=[0.9, 1.0], copies=1, frequency_width=4)
+    side = SpeechSide(options(augment=augment))
+    store = prepare([corpus], side, target, DATA, tmp_path)
+    assert store.versions == 4 and side.plain == 1
+    clean, copy = store.frames(2, 1), store.frames(2, 3)
+    assert clean.shape == copy.shape and not np.array_equal(clean, copy)
+    more = SpeechSide(options(augment=augment.model_copy(update={"noise": 0.9})))
+    assert more.fingerprint() != side.fingerprint()
+
+
+def test_an_hour_is_read_no_further_than_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "hour.flac"
+    with soundfile.SoundFile(path, "w", 8000, 1) as file:
+        minute = tone(60.0, 8000)
+        for _ in range(60):
+            file.write(minute)
+    side = SpeechSide(options(rate=8000))
+    tracemalloc.start()
+    heard = side.read(path, limit=500)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(heard.frames) == 500 and "3600.0 s cut to 5.0 s" in (heard.reason or "")
+    assert peak < 20e6  # all of it would be 115 MB
