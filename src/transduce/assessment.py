@@ -49,13 +49,18 @@ class Trial:
 
 
 def read_trial(
-    corpora: Sequence[CorpusOptions], *, group: bool = False, limit: int | None = None
+    corpora: Sequence[CorpusOptions],
+    kind: str | None = None,
+    *,
+    group: bool = False,
+    limit: int | None = None,
 ) -> Trial:
     """The examples of some corpora; with `group`, equal sources become one with several references.
 
+    `kind` is that of the source, text or speech, as in `data.corpus.open_corpora`.
     Errors: DataError when there is none, or one has no target.
     """
-    opened = open_corpora(list(corpora))
+    opened = open_corpora(list(corpora), kind)
     label = " + ".join(corpus.label for corpus in opened)
     examples: Iterable[Example] = (example for corpus in opened for example in corpus)
     sources: list[str] = []
@@ -129,6 +134,8 @@ def chosen_corpora(
         if source or target or table:
             raise UsageError("give --data, or --source and --target (with or without --table)")
         return [CorpusOptions(name=name)]
+    if table is not None and not source and not target:
+        return [CorpusOptions(table=_file(table))]  # of recordings: columns audio and text
     if not (source and target):
         raise UsageError(
             "give both --source and --target" + (" (columns of the table)" if table else "")

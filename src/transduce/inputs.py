@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
+from transduce.data.speech import Sound, SpeechSide
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
 from transduce.errors import DataError
 
 WINDOW = 2048  # inputs read ahead, sorted by length and decoded together
 
+SPEECH_WINDOW = 64  # the same of recordings, whose frames take hundreds of times the memory
+
 Text: TypeAlias = str | bytes  # bytes: a line as it stands in a file, UTF-8 or not
+# What a model takes: texts, or recordings by path (also in a line of a file) or as samples and rate
+Input: TypeAlias = Text | Sound
 
 
 @dataclass(slots=True)
 class Source:
     """One input on its way into the model: its ids, empty if there is nothing to decode.
 
-    `tokens` are as written, even those that the vocabulary does not know.
+    `tokens` are as written, even those that the vocabulary does not know. Of speech, `ids` are
+    frames (S, F) float32, and there are no tokens.
     """
 
-    ids: list[int]
+    ids: Any  # list[int], or the frames
     tokens: list[str]
     reason: str | None
 
@@ -45,7 +54,39 @@ def read_texts(side: TextSide, texts: Sequence[Text], limit: int) -> list[Source
     return sources
 
 
-def in_pairs(sources: Iterable[Text], targets: Iterable[Text]) -> Iterator[tuple[Text, Text]]:
+def read_sounds(side: SpeechSide, sounds: Sequence[Input], limit: int) -> list[Source]:
+    """Recordings to frames, at most `limit` each, and why one is unreadable, silent or cut."""
+    heard = side.read_all([_sound(sound) for sound in sounds], limit)
+    return [Source(one.frames, [], one.reason) for one in heard]
+
+
+def _sound(sound: Input) -> Sound:
+    if isinstance(sound, bytes):
+        return sound.decode("utf-8", errors="surrogateescape")  # a path may be any bytes
+    if isinstance(sound, (str, Path)) or is_waveform(sound):
+        return sound
+    raise TypeError(
+        f"an input is the path of a sound file, or (samples, rate), not {type(sound).__name__}"
+    )
+
+
+def is_waveform(item: Any) -> bool:
+    """Whether this is samples with their rate, (N,) or (N, channels) and Hz."""
+    return (
+        isinstance(item, tuple)
+        and len(item) == 2
+        and hasattr(item[0], "__len__")
+        and not isinstance(item[0], (str, bytes))
+        and isinstance(item[1], (int, float, np.integer, np.floating))
+    )
+
+
+def is_one(inputs: Any) -> bool:
+    """Whether this is one input, not several."""
+    return isinstance(inputs, (str, bytes, Path)) or is_waveform(inputs)
+
+
+def in_pairs(sources: Iterable[Input], targets: Iterable[Text]) -> Iterator[tuple[Input, Text]]:
     """Each source with its target. Errors: DataError when there are more of one."""
     left, right = iter(sources), iter(targets)
     nothing: Any = object()

@@ -9,43 +9,46 @@ Reading and writing files is in `recipe_files`.
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class Options(BaseModel):
-    """Base of every section: immutable, no unknown keys, numbers must be finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
+from transduce.recipe_base import Options, Positive, Probability
+from transduce.recipe_speech import SpeechOptions
 
 # --------------------------------------------------------------------------------------- data
 
 
 class CorpusOptions(Options):
-    """One corpus: two line-aligned files, or a table with columns, or a catalogue name.
+    """One corpus: two line-aligned files, or a table with columns, or a catalogue name; of
+    recordings, also a folder in Kaldi's manner.
 
-    Any file may end in .gz, .xz or .zst. Paths are relative to the recipe's own folder.
+    Any file of text may end in .gz, .xz or .zst. Paths are relative to the recipe's own folder;
+    those of recordings in a table to the table's folder. A table without `source` and `target` has
+    the columns `audio` and `text`.
     """
 
     name: str | None = None  # catalogue name with split, such as "multi30k-en-de:train"
     source: str | None = None  # a file; with `table`, the name or number (from 1) of a column/field
     target: str | None = None  # the same for the target
     table: str | None = None  # .tsv, .csv, .jsonl
+    kaldi: str | None = None  # a folder with wav.scp and text, perhaps segments and utt2spk
     weight: Annotated[float, Field(gt=0.0)] = 1.0  # how often its examples are drawn
 
     @model_validator(mode="after")
     def _one_kind(self) -> CorpusOptions:
-        if self.name is not None and (self.source or self.target or self.table):
+        files = self.source or self.target or self.table
+        if self.name is not None and (files or self.kaldi):
             raise ValueError(
                 "a corpus has either `name` or files (`source`, `target`, `table`), not both"
             )
-        if self.name is None and not (self.source and self.target):
+        if self.kaldi is not None and files:
+            raise ValueError("a corpus has either `kaldi` or `source`, `target`, `table`, not both")
+        both = self.source and self.target
+        if self.name is None and self.kaldi is None and not both and not self.table:
             raise ValueError("a corpus needs `name` (catalogue), or `source` and `target`")
+        if self.table is not None and bool(self.source) != bool(self.target):
+            raise ValueError("a table needs both `source` and `target`, its columns, or neither")
         return self
 
 
@@ -54,9 +57,11 @@ class DataOptions(Options):
 
     train: list[CorpusOptions]  # what is learnt from
     valid: list[CorpusOptions]  # what the best weights are chosen on
-    test: list[CorpusOptions] = []  # what `evaluate` scores if not told otherwise
-    max_source_length: Positive = 200  # in tokens; longer training examples are counted and dropped
-    max_target_length: Positive = 200  # the same for targets
+    test: list[CorpusOptions] = Field(default=[])  # what `evaluate` scores if not told otherwise
+    # in tokens, or frames of speech (then by default 3000); longer training examples are counted
+    # and dropped
+    max_source_length: Positive = 200
+    max_target_length: Positive = 200  # the same for targets, in tokens
     max_valid: Positive | None = None  # validate on the first so many examples only
 
 
@@ -204,7 +209,9 @@ class ScheduleOptions(Options):
 class TrainingOptions(Options):
     """The first of `epochs`, `updates`, `minutes`, `patience` to be reached ends the training."""
 
-    batch_tokens: Positive = 3000  # padded target positions (or source, if more) of one batch
+    # padded target positions (or source, if more) of one batch; by default 20000 for speech, whose
+    # frames are nearly always more
+    batch_tokens: Positive = 3000
     accumulate: Positive = 1  # batches per update, of each process
     epochs: Annotated[float, Field(gt=0.0)] | None = None  # passes over the training data
     updates: Positive | None = None  # steps of the optimizer
@@ -261,8 +268,11 @@ class SearchOptions(Options):
     # candidates of each source token to choose among, once `transduce shortlist` made them; 0: all
     shortlist: Annotated[int, Field(ge=0)] = 0
     replace_unknown: bool = False  # unknown target words become the source word attended most
-    batch_tokens: Positive = 4000  # padded source positions x beam decoded together, roughly
-    max_source: Positive = 1000  # longer inputs are cut to so many tokens, and the output says so
+    # padded source positions x beam decoded together, roughly; by default 60000 for speech
+    batch_tokens: Positive = 4000
+    # longer inputs are cut to so many tokens, and the output says so; for speech frames, and by
+    # default 6000 of them
+    max_source: Positive = 1000
 
     @model_validator(mode="after")
     def _n_best_fits(self) -> SearchOptions:
@@ -281,7 +291,28 @@ class EvaluationOptions(Options):
         return names if names is None else [check_metric(name) for name in names]
 
 
-Task = Literal["translation", "pronunciation", "transduction"]
+Task = Literal["translation", "pronunciation", "transduction", "recognition"]
+
+# Defaults that are too small for speech, where a second is a hundred frames.
+_SPEECH: dict[str, dict[str, int]] = {
+    "data": {"max_source_length": 3000},
+    "training": {"batch_tokens": 20_000},
+    "search": {"batch_tokens": 60_000, "max_source": 6000},
+}
+
+
+def _kind(source: Any) -> str | None:
+    """Which of the kinds of source these options are for; text if they do not say."""
+    if isinstance(source, dict):
+        kind = source.get("kind", "text")
+        return kind if isinstance(kind, str) else str(kind)
+    return getattr(source, "kind", None)
+
+
+SourceOptions = Annotated[
+    Annotated[TextOptions, Tag("text")] | Annotated[SpeechOptions, Tag("speech")],
+    Discriminator(_kind),
+]
 
 
 class Recipe(Options):
@@ -289,7 +320,7 @@ class Recipe(Options):
 
     task: Task = "translation"  # decides the metrics
     data: DataOptions  # examples
-    source: TextOptions = TextOptions()  # how the source is read
+    source: SourceOptions = TextOptions()  # how the source is read; `kind` is text or speech
     target: TextOptions = TextOptions()  # how the target is written
     model: ModelOptions = ModelOptions()  # architecture
     training: TrainingOptions  # how it is trained, and until when
@@ -297,8 +328,26 @@ class Recipe(Options):
     evaluation: EvaluationOptions = EvaluationOptions()  # how it is scored
 
     @model_validator(mode="after")
+    def _defaults_of_speech(self) -> Recipe:
+        if self.source.kind == "speech":
+            for name, defaults in _SPEECH.items():
+                section: Options = getattr(self, name)
+                new = {k: v for k, v in defaults.items() if k not in section.model_fields_set}
+                # Frozen for everyone else: this is still part of making it.
+                self.__dict__[name] = section.model_copy(update=new)
+        return self
+
+    @model_validator(mode="after")
     def _vocabularies_agree(self) -> Recipe:
-        if self.model.tie == "all" and not self.source.tokenizer.shared:
+        if self.model.tie == "all" and self.source.kind == "speech":
+            raise ValueError("model.tie `all` is for text: frames of speech have no embedding")
+        if self.target.tokenizer.shared and self.source.kind == "speech":
+            raise ValueError("target.tokenizer.shared: speech has no tokenizer to share")
+        if (
+            self.model.tie == "all"
+            and self.source.kind == "text"
+            and not self.source.tokenizer.shared
+        ):
             raise ValueError(
                 "model.tie `all` needs one vocabulary: set source.tokenizer.shared to true"
             )
@@ -309,6 +358,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "translation": ("bleu", "chrf", "ter"),
     "pronunciation": ("g2p_wer", "per"),
     "transduction": ("accuracy", "cer"),
+    "recognition": ("wer", "cer"),
 }
 
 _METRIC_NAMES = ("bleu", "chrf", "ter", "moses_bleu", "accuracy", "wer", "cer", "per", "g2p_wer")

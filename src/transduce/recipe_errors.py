@@ -27,13 +27,16 @@ def explain(error: ValidationError, places: Places, *, where: str) -> str:
     lines: list[str] = []
     for problem in error.errors(include_url=False):
         at = tuple(part for part in problem["loc"] if isinstance(part, (str, int)))
-        place = next((places[at[:n]] for n in range(len(at), 0, -1) if at[:n] in places), where)
+        keys = _keys(at)
+        place = next(
+            (places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), where
+        )
         lines.append(f"{place}: {_sentence(problem, at)}")
     return "\n".join(dict.fromkeys(lines))
 
 
 def _sentence(problem: Any, at: Location) -> str:
-    kind, key, value = problem["type"], dotted(at), problem.get("input")
+    kind, key, value = problem["type"], dotted(_keys(at)), problem.get("input")
     context: Mapping[str, Any] = problem.get("ctx") or {}
     if kind == "extra_forbidden":
         return f"unknown key `{key}`{_suggestion(at)}"
@@ -42,13 +45,22 @@ def _sentence(problem: Any, at: Location) -> str:
     if kind == "value_error":
         return f"`{key}`: {context['error']}" if key else str(context["error"])
     shown = _shown(value)
-    if kind.startswith("model_"):
+    if kind == "union_tag_invalid":
+        return _other_kind(key, str(context["tag"]), _sections(at))
+    if kind.startswith("model_") or kind == "union_tag_not_found":
         return f"`{key}` is {shown}, but holds options (`name: value` pairs)"
     annotation = _annotation(at)
     near = get_close_matches(str(value), _choices(annotation), n=1)
     hint = f"; did you mean `{near[0]}`?" if near else ""
     allowed = describe(annotation) if annotation is not None else _without_subject(problem["msg"])
     return f"`{key}` is {shown}, but must be {allowed}{hint}"
+
+
+def _other_kind(key: str, tag: str, choices: list[type[BaseModel]]) -> str:
+    known = [_tag(section) for section in choices]
+    near = get_close_matches(tag, known, n=1)
+    hint = f"; did you mean `{near[0]}`?" if near else ""
+    return f"`{key}.kind` is {_shown(tag)}, but must be one of {', '.join(known)}{hint}"
 
 
 def describe(annotation: Any) -> str:
@@ -61,7 +73,9 @@ def describe(annotation: Any) -> str:
         return _bounded(inner, [m for e in extra for m in getattr(e, "metadata", [e])])
     if origin in (Union, types.UnionType):
         names = [describe(a) for a in get_args(annotation) if a is not type(None)]
-        return " or ".join([*names, "null"] if type(None) in get_args(annotation) else names)
+        if type(None) in get_args(annotation):
+            names.append("null")
+        return " or ".join(dict.fromkeys(names))
     if origin is Literal:
         return "one of " + ", ".join(map(str, get_args(annotation)))
     if origin is list:
@@ -104,42 +118,64 @@ def _without_subject(message: str) -> str:
 
 
 def _suggestion(at: Location) -> str:
-    section = _section(at[:-1])
-    if section is None:
+    found = _sections(at[:-1])
+    if not found:
         return ""
     wanted = str(at[-1])
-    near = get_close_matches(wanted.lower(), list(section.model_fields), n=1, cutoff=0.6)
+    near = get_close_matches(wanted.lower(), list(found[0].model_fields), n=1, cutoff=0.6)
     if near:
         return f"; did you mean `{near[0]}`?"
     for path, name in _all_options(Recipe, ()):
-        if name == wanted:  # the right name in the wrong section
+        # the right name in the wrong section, or for another kind
+        if name == wanted and (*path, name) != _keys(at):
             return f"; did you mean `{dotted((*path, name))}`?"
-    return f"; known here: {', '.join(section.model_fields)}"
+    return f"; known here: {', '.join(found[0].model_fields)}"
 
 
 def _all_options(section: type[BaseModel], at: Location) -> Iterator[tuple[Location, str]]:
     for name, field in section.model_fields.items():
         yield at, name
-        if (inner := section_of(field.annotation)) is not None:
+        for inner in sections_of(field.annotation):
             yield from _all_options(inner, (*at, name))
 
 
-def _section(at: Location) -> type[BaseModel] | None:
-    section: type[BaseModel] | None = Recipe
+def _walk(at: Location) -> tuple[Location, list[type[BaseModel]]]:
+    """The keys of a location, and the sections there; several where a `kind` decides which.
+
+    Pydantic names the kind that it took as if it were a key.
+    """
+    keys: list[str | int] = []
+    found: list[type[BaseModel]] = [Recipe]
     for part in at:
-        if section is None:
-            return None
+        tagged = [s for s in found if len(found) > 1 and _tag(s) == part]
+        if tagged:
+            found = tagged
+            continue
+        keys.append(part)
         if isinstance(part, str):
-            field: FieldInfo | None = section.model_fields.get(part)
-            section = section_of(field.annotation) if field else None
-    return section
+            fields = (section.model_fields.get(part) for section in found)
+            field = next((field for field in fields if field is not None), None)
+            found = sections_of(field.annotation) if field else []
+    return tuple(keys), found
+
+
+def _keys(at: Location) -> Location:
+    return _walk(at)[0]
+
+
+def _sections(at: Location) -> list[type[BaseModel]]:
+    return _walk(at)[1]
+
+
+def _tag(section: type[BaseModel]) -> str:
+    return str(section.model_fields["kind"].default) if "kind" in section.model_fields else ""
 
 
 def _annotation(at: Location) -> Any:
     """The field at a location; for a position inside a list or tuple, what an item may be."""
     names = [part for part in at if isinstance(part, str)]
-    section = _section(tuple(names[:-1]))
-    field = section.model_fields.get(names[-1]) if section and names else None
+    fields = (section.model_fields.get(names[-1]) for section in _sections(tuple(names[:-1])))
+    field = next((field for field in fields if field is not None), None) if names else None
     if field is not None and isinstance(at[-1], int):
         lists = [field.annotation, *get_args(field.annotation)]
         items = next((get_args(a) for a in lists if get_origin(a) in (list, tuple)), ())
@@ -147,11 +183,11 @@ def _annotation(at: Location) -> Any:
     return field
 
 
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section inside an annotation: `X`, `X | None`, `list[X]`."""
+def sections_of(annotation: Any) -> list[type[BaseModel]]:
+    """The sections inside an annotation: `X`, `X | None`, `list[X]`, or both of `X | Y`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((m for a in get_args(annotation) if (m := section_of(a)) is not None), None)
+        return [annotation]
+    return [section for a in get_args(annotation) for section in sections_of(a)]
 
 
 def dotted(at: Location) -> str:

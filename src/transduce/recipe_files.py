@@ -281,7 +281,7 @@ def _resolved(corpus: dict[str, Any], folder: Path | None) -> dict[str, Any]:
         key: _column(value) if key in ("source", "target") else value
         for key, value in corpus.items()
     }
-    files = ("table",) if corpus.get("table") else ("source", "target")
+    files = ("table", "kaldi") if corpus.get("table") else ("source", "target", "kaldi")
     for key in files:
         if folder is not None and isinstance(corpus.get(key), str) and corpus[key]:
             # normpath and not resolve(): a link in a data folder is there on purpose.

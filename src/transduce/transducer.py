@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import torch
 
+from transduce.data.sides import SourceSide, load_sides
+from transduce.data.speech import SpeechSide
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
 from transduce.errors import DataError, UsageError
@@ -17,7 +19,18 @@ from transduce.folder import SHORTLIST, ModelFolder, open_folder
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.hypotheses.scoring import normalise
 from transduce.hypotheses.unknown import replace_unknown
-from transduce.inputs import WINDOW, Source, Text, in_pairs, joined, read_texts
+from transduce.inputs import (
+    SPEECH_WINDOW,
+    WINDOW,
+    Input,
+    Source,
+    Text,
+    in_pairs,
+    is_one,
+    joined,
+    read_sounds,
+    read_texts,
+)
 from transduce.model.build import build_model
 from transduce.model.device import bound_kernel_caches, find_device
 from transduce.model.inference import Chosen, settle
@@ -85,7 +98,7 @@ class Transducer:
     def __init__(
         self,
         model: Seq2Seq | Ensemble,
-        source: TextSide,
+        source: SourceSide,
         target: TextSide,
         recipe: Recipe,
         *,
@@ -117,25 +130,30 @@ class Transducer:
     # ------------------------------------------------------------------------------- decoding
 
     @overload
-    def __call__(self, inputs: Text, **search: Any) -> Output: ...
+    def __call__(self, inputs: Input, **search: Any) -> Output: ...
     @overload
     def __call__(self, inputs: list[str] | tuple[str, ...], **search: Any) -> list[Output]: ...
     @overload
-    def __call__(self, inputs: Iterable[Text], **search: Any) -> Iterator[Output]: ...
+    def __call__(self, inputs: Iterable[Input], **search: Any) -> Iterator[Output]: ...
 
     def __call__(self, inputs: Any, **search: Any) -> Any:
-        """Decode; keywords override the recipe's search options (beam=1, n_best=3, …)."""
-        if isinstance(inputs, (str, bytes)):
+        """Decode; keywords override the recipe's search options (beam=1, n_best=3, …).
+
+        Where the source is speech, an input is the path of a sound file, or (samples, rate).
+        """
+        if is_one(inputs):
             return next(self.stream([inputs], **search))
         if isinstance(inputs, (list, tuple)):
             return list(self.stream(inputs, **search))
         return self.stream(inputs, **search)
 
     def stream(
-        self, inputs: Iterable[Text], *, window: int = WINDOW, **search: Any
+        self, inputs: Iterable[Input], *, window: int = WINDOW, **search: Any
     ) -> Iterator[Output]:
         """Outputs one by one; `window` inputs are read ahead (1: each is answered at once)."""
         options = self.search_options(**search)
+        if isinstance(self.source, SpeechSide):
+            window = min(window, SPEECH_WINDOW)
         return self._stream(inputs, window, options)
 
     def search_options(self, /, **overrides: Any) -> SearchOptions:
@@ -145,13 +163,19 @@ class Transducer:
         return recipe_from_dict(tree, where="search options").search
 
     def _stream(
-        self, inputs: Iterable[Text], window: int, options: SearchOptions
+        self, inputs: Iterable[Input], window: int, options: SearchOptions
     ) -> Iterator[Output]:
         rest = iter(inputs)
         while taken := list(islice(rest, max(1, window))):
-            sources = read_texts(self.source, taken, options.max_source)
+            sources = self._read(taken, options.max_source)
             for source, hypotheses in zip(sources, self._decode(sources, options), strict=True):
                 yield self._output(source, hypotheses, options)
+
+    def _read(self, taken: Sequence[Input], limit: int) -> list[Source]:
+        """Inputs as what the model reads, each at most `limit` long."""
+        if isinstance(self.source, SpeechSide):
+            return read_sounds(self.source, taken, limit)
+        return read_texts(self.source, cast(Sequence[Text], taken), limit)
 
     def _decode(self, sources: list[Source], options: SearchOptions) -> list[list[Hypothesis]]:
         """One n-best list a source, empty for a source that fails."""
@@ -184,7 +208,7 @@ class Transducer:
     def _output(
         self, source: Source, hypotheses: list[Hypothesis], options: SearchOptions
     ) -> Output:
-        if not source.ids or not hypotheses:
+        if not len(source.ids) or not hypotheses:
             return Output("", source_tokens=source.tokens, reason=source.reason)
         outputs = [self._one(source, hypothesis, options) for hypothesis in hypotheses]
         return replace(outputs[0], n_best=outputs) if options.n_best > 1 else outputs[0]
@@ -212,26 +236,26 @@ class Transducer:
     # -------------------------------------------------------------------------------- scoring
 
     @overload
-    def score(self, sources: Text, targets: Text) -> Scored: ...  # type: ignore[overload-overlap]
+    def score(self, sources: Input, targets: Text) -> Scored: ...  # type: ignore[overload-overlap]
     @overload
     def score(  # type: ignore[overload-overlap]
         self, sources: list[str], targets: list[str]
     ) -> list[Scored]: ...
     @overload
-    def score(self, sources: Iterable[Text], targets: Iterable[Text]) -> Iterator[Scored]: ...
+    def score(self, sources: Iterable[Input], targets: Iterable[Text]) -> Iterator[Scored]: ...
 
     def score(self, sources: Any, targets: Any) -> Any:
         """The log-probability of each target given its source; inputs and results as in a call.
 
         Raises DataError when there are not as many targets as sources.
         """
-        if isinstance(sources, (str, bytes)):
+        if is_one(sources):
             return next(self._score([sources], [targets]))
         if isinstance(sources, (list, tuple)):
             return list(self._score(sources, targets))
         return self._score(sources, targets)
 
-    def attend(self, source: Text, target: Text) -> Output:
+    def attend(self, source: Input, target: Text) -> Output:
         """The given target as an Output, with the attention the model would have had for it."""
         (read,), (wanted,), (forced,) = self._force([source], [target])
         reason = joined(read.reason, wanted.reason)
@@ -248,9 +272,10 @@ class Transducer:
             reason=reason,
         )
 
-    def _score(self, sources: Iterable[Text], targets: Iterable[Text]) -> Iterator[Scored]:
+    def _score(self, sources: Iterable[Input], targets: Iterable[Text]) -> Iterator[Scored]:
         pairs = in_pairs(sources, targets)
-        while taken := list(islice(pairs, WINDOW)):
+        window = SPEECH_WINDOW if isinstance(self.source, SpeechSide) else WINDOW
+        while taken := list(islice(pairs, window)):
             left, right = [source for source, _ in taken], [target for _, target in taken]
             for source, target, forced in zip(*self._force(left, right), strict=True):
                 reason = joined(source.reason, target.reason)
@@ -267,21 +292,21 @@ class Transducer:
                 )
 
     def _force(
-        self, sources: list[Text], targets: list[Text]
+        self, sources: Sequence[Input], targets: Sequence[Text]
     ) -> tuple[list[Source], list[Source], list[Forced | None]]:
         """Both sides read, and the scores of the pairs that have two sides and do not fail."""
         limit = self.recipe.search.max_source
-        read = read_texts(self.source, sources, limit)
+        read = self._read(sources, limit)
         wanted = read_texts(self.target, targets, limit)
 
         def answer(part: list[int]) -> list[Forced | None]:
-            ids = [read[i].ids for i in part], [wanted[i].ids for i in part]
-            return [*force_score(self.model, *ids, device=self.device)]
+            sources, targets = [read[i].ids for i in part], [wanted[i].ids for i in part]
+            return [*force_score(self.model, sources, targets, device=self.device)]
 
         def fail(index: int, reason: str) -> None:
             read[index].reason = joined(read[index].reason, reason)
 
-        usable = [i for i, _ in enumerate(read) if read[i].ids and wanted[i].ids]
+        usable = [i for i, _ in enumerate(read) if len(read[i].ids) and len(wanted[i].ids)]
         forced: list[Forced | None] = [None] * len(read)
         for i, one in zip(usable, _each(usable, answer, fail), strict=True):
             forced[i] = one
@@ -313,11 +338,8 @@ def _shortlist(folder: ModelFolder, source_size: int, target_size: int) -> Short
     return Shortlist.load(folder.path / SHORTLIST, source_size, target_size)
 
 
-def _sides(folder: ModelFolder) -> tuple[TextSide, TextSide]:
-    recipe = folder.recipe
-    source = TextSide.load(folder.path, "source", recipe.source)
-    target = TextSide.load(folder.path, "target", recipe.target)
-    return source, target
+def _sides(folder: ModelFolder) -> tuple[SourceSide, TextSide]:
+    return load_sides(folder.path, folder.recipe)
 
 
 def _same_vocabulary(first: ModelFolder, other: ModelFolder) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transduce.data import prepare as module
+from transduce.data import writing as module
 from transduce.data.corpus import Corpus, open_corpora
 from transduce.data.prepare import prepare
 from transduce.data.store import META, Store
@@ -113,7 +113,7 @@ def test_a_second_time_the_same_folder_is_opened(
     tmp_path: Path, corpus: Corpus, plain: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = prepare([corpus], *plain, DATA, tmp_path)
-    monkeypatch.setattr(module, "_Writer", None)  # writing again would fail
+    monkeypatch.setattr("transduce.data.prepare.Writer", None)  # writing again would fail
     assert prepare([corpus], *plain, DATA, tmp_path).folder == first.folder
 
 
@@ -157,14 +157,14 @@ def test_a_damaged_folder_is_made_anew(
 def test_a_full_disk_leaves_nothing_and_says_so(
     tmp_path: Path, corpus: Corpus, plain: Sides, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    append = module._Writer._append
+    append = module.Writer._append
 
     def full(self: Any, name: str, values: Any) -> None:
         if name == "lines":
             raise OSError(number, os.strerror(number))
         append(self, name, values)
 
-    monkeypatch.setattr(module._Writer, "_append", full)
+    monkeypatch.setattr(module.Writer, "_append", full)
     with pytest.raises(DataError, match="the disk is full"):
         prepare([corpus], *plain, DATA, tmp_path)
     assert list(tmp_path.iterdir()) == []

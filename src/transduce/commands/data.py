@@ -7,12 +7,12 @@ from pathlib import Path
 
 from transduce.assessment import chosen_corpora
 from transduce.commands.showing import console, table
+from transduce.data.audio.check import check_recordings
 from transduce.data.catalog import CATALOG, resolve
-from transduce.data.check import check_corpora
-from transduce.data.corpus import open_corpora
+from transduce.data.check import Report, check_corpora
+from transduce.data.corpus import Corpus, open_corpora
 from transduce.errors import UsageError
 from transduce.output import json_line
-from transduce.recipe import CorpusOptions
 from transduce.recipe_files import load_recipe
 
 
@@ -47,25 +47,31 @@ def run_check(
     name: str | None, source: str | None, target: str | None, table_file: str | None, *, json: bool
 ) -> None:
     """Look through corpora for pairs that are probably wrong."""
-    corpora = _corpora(name, source, target, table_file)
-    report = check_corpora(open_corpora(corpora))
-    if json:
-        print(json_line(asdict(report)))
-        return
-    console().print(str(report), markup=False)
+    opened = _opened(name, source, target, table_file)
+    speech = [corpus for corpus in opened if corpus.layout.audio]
+    texts = [corpus for corpus in opened if not corpus.layout.audio]
+    for corpora, check in ((texts, check_corpora), (speech, check_recordings)):
+        if not corpora:
+            continue
+        report: Report = check(corpora)
+        if json:
+            print(json_line(asdict(report)))
+        else:
+            console().print(str(report), markup=False)
 
 
-def _corpora(
+def _opened(
     name: str | None, source: str | None, target: str | None, table_file: str | None
-) -> list[CorpusOptions]:
+) -> list[Corpus]:
     if name is not None and name.endswith((".yaml", ".yml")):
         if source or target or table_file:
             raise UsageError("give a recipe, or files, not both")
         if not Path(name).exists():
             raise UsageError(f"{name}: there is no such recipe")
-        data = load_recipe(Path(name)).data
-        return [*data.train, *data.valid, *data.test]
+        recipe = load_recipe(Path(name))
+        data = recipe.data
+        return open_corpora([*data.train, *data.valid, *data.test], recipe.source.kind)
     corpora = chosen_corpora(name, source, target, table_file)
     if not corpora:
         raise UsageError("say what to check: a recipe, a catalogue name, or --source and --target")
-    return corpora
+    return open_corpora(corpora)

@@ -92,9 +92,10 @@ def trial_for(model: Model, corpora: list[Any], limit: int | None) -> Trial:
     # One word of a dictionary may have several right pronunciations, any of which will do.
     group = model.task == "pronunciation"
     if corpora:
-        return read_trial(corpora, group=group, limit=limit)
+        return read_trial(corpora, model.recipe.source.kind, group=group, limit=limit)
     try:
-        return read_trial(test_corpora(model.recipe), group=group, limit=limit)
+        recipe = model.recipe
+        return read_trial(test_corpora(recipe), recipe.source.kind, group=group, limit=limit)
     except DataError as error:
         raise DataError(
             f"the recipe's own test data cannot be read: {error}\n"

@@ -9,13 +9,15 @@ from typing import Any
 from transduce.commands.precisions import precision_facts
 from transduce.commands.showing import console, table
 from transduce.data.corpus import open_corpora
+from transduce.data.sides import SourceSide, load_sides
 from transduce.data.text import TextSide
 from transduce.errors import TransduceError, UsageError
 from transduce.folder import RECIPE, ModelFolder, open_folder
 from transduce.model.build import build_model
 from transduce.output import json_line
-from transduce.recipe import METRICS, Recipe
+from transduce.recipe import METRICS, Recipe, TextOptions
 from transduce.recipe_files import dump_recipe, load_recipe
+from transduce.recipe_speech import SpeechOptions
 
 _TOLD = ("format", "task", "files", "parameters")  # of the manifest, otherwise
 
@@ -42,8 +44,7 @@ def run_inspect(path: Path, overrides: list[str], *, counts: bool, json: bool) -
 
 def _folder_facts(folder: ModelFolder) -> dict[str, Any]:
     recipe = folder.recipe
-    source = TextSide.load(folder.path, "source", recipe.source)
-    target = TextSide.load(folder.path, "target", recipe.target)
+    source, target = load_sides(folder.path, recipe)
     return {
         "task": recipe.task,
         "metrics": list(recipe.evaluation.metrics or METRICS[recipe.task]),
@@ -56,18 +57,23 @@ def _folder_facts(folder: ModelFolder) -> dict[str, Any]:
 
 
 def _recipe_facts(recipe: Recipe) -> dict[str, Any]:
-    sizes = {"source": recipe.source.tokenizer, "target": recipe.target.tokenizer}
+    sides = {"source": recipe.source, "target": recipe.target}
+    sizes = {name: _planned(options) for name, options in sides.items()}
     facts: dict[str, Any] = {
         "task": recipe.task,
         "metrics": list(recipe.evaluation.metrics or METRICS[recipe.task]),
-        "vocabulary": {
-            side: {"kind": options.kind, "size": options.size} for side, options in sizes.items()
-        },
+        "vocabulary": sizes,
     }
     # Only subword vocabularies have the size that the recipe says; others depend on the data.
-    if all(options.kind in ("bpe", "unigram") for options in sizes.values()):
-        facts["parameters"] = parameters(recipe, *(options.size for options in sizes.values()))
+    if all(entry["kind"] in ("bpe", "unigram", "frames") for entry in sizes.values()):
+        facts["parameters"] = parameters(recipe, *(entry["size"] for entry in sizes.values()))
     return facts
+
+
+def _planned(options: TextOptions | SpeechOptions) -> dict[str, Any]:
+    if options.kind == "speech":
+        return {"kind": "frames", "size": options.bins}
+    return {"kind": options.tokenizer.kind, "size": options.tokenizer.size}
 
 
 def data_counts(recipe: Recipe) -> dict[str, dict[str, int | str]]:
@@ -78,14 +84,16 @@ def data_counts(recipe: Recipe) -> dict[str, dict[str, int | str]]:
         for options in getattr(recipe.data, split):
             name = options.name or options.table or str(options.source)
             try:
-                (corpus,) = open_corpora([options])
+                (corpus,) = open_corpora([options], recipe.source.kind)
                 counts[split][name] = sum(1 for _ in corpus)
             except TransduceError as error:
                 counts[split][name] = str(error)
     return counts
 
 
-def _vocabulary(side: TextSide) -> dict[str, Any]:
+def _vocabulary(side: SourceSide) -> dict[str, Any]:
+    if not isinstance(side, TextSide):
+        return {"kind": "frames", "size": side.size}
     shown = side.tokens(list(range(4, min(side.size, 24))))
     return {"kind": side.tokenizer.kind, "size": side.size, "first": shown}
 

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
+
+if TYPE_CHECKING:
+    from transduce.data.sides import SourceSide
 
 SOURCES = 24
 LENGTHS = (3, 20)  # of these sources, in tokens
+
+
+def _sources(side: SourceSide) -> list[Any]:
+    """Random tokens; for speech random frames, ten times as many."""
+    draw = random.Random(1)
+    if isinstance(side, TextSide):
+        return [
+            [draw.randrange(UNK + 1, side.size) for _ in range(draw.randint(*LENGTHS))]
+            for _ in range(SOURCES)
+        ]
+    lengths = [10 * draw.randint(*LENGTHS) for _ in range(SOURCES)]
+    rng = np.random.default_rng(1)
+    return [rng.normal(size=(length, side.size)).astype(np.float32) for length in lengths]
 
 
 def precision_facts(path: Path) -> dict[str, Any]:
@@ -27,11 +46,7 @@ def precision_facts(path: Path) -> dict[str, Any]:
     from transduce.transducer import load
 
     exact = load(path, "cpu", "fp32")
-    draw = random.Random(1)
-    sources = [
-        [draw.randrange(UNK + 1, exact.source.size) for _ in range(draw.randint(*LENGTHS))]
-        for _ in range(SOURCES)
-    ]
+    sources = _sources(exact.source)
     options = exact.search_options(beam=1, n_best=1, shortlist=0)
     targets = [found[0].ids for found in decode(exact.model, sources, options)]
     expected = [

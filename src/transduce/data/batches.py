@@ -9,18 +9,31 @@ shuffled: so padding is small, yet every epoch mixes the corpus anew. Everything
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from transduce.data.ahead import Ahead
+from transduce.data.batch import Batch, Index, Row, are_frames, collate, collate_source
+from transduce.data.frames import PooledFrames
+from transduce.data.speech import SpeechSide
 from transduce.data.store import Store
 from transduce.data.text import TextSide
-from transduce.data.tokenizers.base import BOS, EOS, PAD
+
+__all__ = [
+    "Batch",
+    "BatchStream",
+    "Index",
+    "Row",
+    "are_frames",
+    "collate",
+    "collate_source",
+    "cut",
+    "length_order",
+]
 
 # A larger pool pads less, and costs memory, and time before its first batch.
 _POOL_TOKENS = 1_000_000
@@ -29,112 +42,37 @@ _MULTIPLE = 8  # fewer shapes: kernels are made for each shape, kept, and like e
 _SEGMENT = 8192  # texts segmented at once
 _PROBE = 1000  # examples that the growth of a sampled segmentation is measured on
 _AHEAD = 64  # batches made ahead of the model: enough to hide the making of the next pool
-Row = npt.NDArray[Any] | Sequence[int]
-Index = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """B examples, padded with PAD = 0; every length counts the end symbol."""
-
-    source: Tensor  # (B, S) int64: ids, EOS
-    source_lengths: Tensor  # (B,) int64
-    target_input: Tensor  # (B, T) int64: BOS, ids
-    target_output: Tensor  # (B, T) int64: ids, EOS
-    target_lengths: Tensor  # (B,) int64
-    indices: Index  # (B,) of the store
-    tokens: int = -1  # real target positions, EOS included; counted when not given
-
-    def __post_init__(self) -> None:
-        if self.tokens < 0:
-            object.__setattr__(self, "tokens", int(self.target_lengths.sum()))
-
-    @property
-    def size(self) -> int:
-        """B, the number of examples."""
-        return self.source.shape[0]
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on `device`."""
-        return replace(
-            self,
-            source=self.source.to(device, non_blocking=True),
-            source_lengths=self.source_lengths.to(device, non_blocking=True),
-            target_input=self.target_input.to(device, non_blocking=True),
-            target_output=self.target_output.to(device, non_blocking=True),
-            target_lengths=self.target_lengths.to(device, non_blocking=True),
-        )
-
-    def pinned(self) -> Batch:
-        """The same batch in memory from which a GPU copies without being waited for."""
-        return replace(
-            self,
-            source=self.source.pin_memory(),
-            source_lengths=self.source_lengths.pin_memory(),
-            target_input=self.target_input.pin_memory(),
-            target_output=self.target_output.pin_memory(),
-            target_lengths=self.target_lengths.pin_memory(),
-        )
-
-
-def collate(
-    sources: Sequence[Row], targets: Sequence[Row], indices: Sequence[int] | Index
-) -> Batch:
-    """Pad ids (without BOS and EOS) into a batch."""
-    source, source_lengths = _padded(sources)
-    output, lengths = _padded(targets)
-    entered = np.empty_like(output)  # the target one position later, BOS first
-    entered[:, 0] = BOS
-    entered[:, 1:] = np.where(output[:, :-1] == EOS, PAD, output[:, :-1])
-    return Batch(
-        torch.from_numpy(source),
-        torch.from_numpy(source_lengths),
-        torch.from_numpy(entered),
-        torch.from_numpy(output),
-        torch.from_numpy(lengths),
-        np.asarray(indices, dtype=np.int64),
-        int(lengths.sum()),
-    )
-
-
-def collate_source(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Pad source ids (without EOS) -> ids with EOS (B, S) int64, lengths with EOS (B,) int64."""
-    padded, lengths = _padded(rows)
-    return torch.from_numpy(padded), torch.from_numpy(lengths)
-
-
-def _padded(rows: Sequence[Row]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows of ids -> (B, longest + 1) with EOS after each row, and lengths with EOS."""
-    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    padded = np.full((len(rows), int(lengths.max(initial=0)) + 1), PAD, dtype=np.int64)
-    if lengths.any():
-        real = np.arange(padded.shape[1]) < lengths[:, None]
-        padded[real] = np.concatenate([row for row in rows if len(row)])
-    padded[np.arange(len(rows)), lengths] = EOS
-    return padded, lengths + 1
+_AHEAD_FRAMES = 4  # of speech, which has no pool to make, and whose batches are large
 
 
 # -------------------------------------------------------------------------------- by length
 
 
-def length_order(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> Index:
+def length_order(source: npt.NDArray[Any], target: npt.NDArray[Any], frames: bool = False) -> Index:
     """An order in which neighbours have nearly the same length on both sides.
 
     By target length first; within one, by source length, upwards and downwards in turn, so that
-    examples on either side of a change of target length have like sources too.
+    examples on either side of a change of target length have like sources too. Sources that are
+    `frames` are many times as long as targets: by source length then.
     """
+    if frames:
+        return np.lexsort((target, source))
     target = target.astype(np.int64)
     upwards = np.where(target % 2 == 0, 1, -1)
     return np.lexsort((source.astype(np.int64) * upwards, target))
 
 
-def cut(source: npt.NDArray[Any], target: npt.NDArray[Any], budget: int) -> list[slice]:
+def cut(
+    source: npt.NDArray[Any], target: npt.NDArray[Any], budget: int, frames: bool = False
+) -> list[slice]:
     """Cut rows, in their order, so that rows x the longest side (with EOS) stay within `budget`.
+
+    Sources that are `frames` have no EOS.
 
     Batches of more than _MULTIPLE rows have a multiple of it. A row longer than the budget is a
     batch of its own.
     """
-    longer = (np.maximum(source, target) + 1).tolist()
+    longer = np.maximum(source + (0 if frames else 1), target + 1).tolist()
     slices, start = [], 0
     while start < len(longer):
         end, widest = start + 1, longer[start]
@@ -156,7 +94,7 @@ _Made = tuple[Batch, tuple[int, int, int], float]  # a batch, the position after
 @dataclass(frozen=True, eq=False)
 class _Pool:
     indices: Index
-    sources: list[Row]
+    sources: Sequence[Row] | PooledFrames
     targets: list[Row]
     batches: list[Index]  # rows of this pool, shuffled batches
 
@@ -164,9 +102,11 @@ class _Pool:
 class BatchStream:
     """Training batches without end, epoch after epoch; `position` and `seek` are exact.
 
-    `batch_tokens` bounds size x the longer side, padding and end symbols included. Where a side's
-    segmentation is sampled (BPE-dropout), each pool is segmented anew in every epoch. A background
-    thread makes batches ahead; `close` ends it, and what goes wrong in it is raised by `next`.
+    `batch_tokens` bounds size x the longer side, padding and end symbols included; of speech, that
+    is frames. Where a side's segmentation is sampled (BPE-dropout), each pool is segmented anew in
+    every epoch; so is drawn which version of a recording is heard, and what of it is hidden. A
+    background thread makes batches ahead; `close` ends it, and what goes wrong in it is raised by
+    `next`.
 
     With `share` = (r, n) this is one of n streams among which the batches are dealt out in rounds:
     each `next` is batch r of a round of n, and `position` and `epoch` are after the whole round.
@@ -176,7 +116,7 @@ class BatchStream:
     def __init__(
         self,
         store: Store,
-        source: TextSide,
+        source: TextSide | SpeechSide,
         target: TextSide,
         *,
         batch_tokens: int,
@@ -185,7 +125,9 @@ class BatchStream:
         pin: torch.device | None = None,
     ) -> None:
         self._store = store
-        self._sides = {"source": source, "target": target}
+        self._speech = source if isinstance(source, SpeechSide) else None
+        sides = (("source", source), ("target", target))
+        self._sides = {name: side for name, side in sides if isinstance(side, TextSide)}
         self._batch_tokens = batch_tokens
         self._seed = seed
         self._share = share
@@ -207,8 +149,11 @@ class BatchStream:
         tokens = store.padded_tokens / len(store)
         if any(side.samples for side in self._sides.values()):
             probe = np.linspace(0, len(store) - 1, min(_PROBE, len(store))).astype(np.int64)
-            rows = (self._rows(name, probe, self._seed) for name in ("source", "target"))
-            tokens = 1.0 + sum(max(len(s), len(t)) for s, t in zip(*rows, strict=True)) / len(probe)
+            rows = [self._rows(name, probe, self._seed) for name in self._sides]
+            longer = np.max([[len(row) for row in side] for side in rows], axis=0)
+            if self._speech:
+                longer = np.maximum(longer, store.source_lengths[probe])
+            tokens = 1.0 + float(longer.mean())
         return tokens
 
     @property
@@ -234,7 +179,8 @@ class BatchStream:
     def __next__(self) -> Batch:
         if self._worker is None:
             start = self._position
-            self._worker = Ahead(lambda: self._from(start), _AHEAD)
+            ahead = _AHEAD_FRAMES if self._speech else _AHEAD
+            self._worker = Ahead(lambda: self._from(start), ahead)
         batch, self._position, self._progress = self._worker.get()
         return batch
 
@@ -297,16 +243,21 @@ class BatchStream:
         seeds = entropy.generate_state(3, np.uint64).tolist()
         # The file's order, so that its pages are read once and forwards.
         index = np.sort(indices).astype(np.int64)
-        sources = self._rows("source", index, seeds[0])
+        sources: Sequence[Row] | PooledFrames
+        if self._speech is None:
+            sources = self._rows("source", index, seeds[0])
+        else:
+            sources = PooledFrames(self._store, self._speech, index, seeds[0])
         targets = self._rows("target", index, seeds[1])
         self._store.release()
         rng = np.random.default_rng(seeds[2])
         # Shuffled before the stable sort by length: neighbours of one length differ by epoch.
         shuffled = rng.permutation(len(index))
-        source = np.fromiter((len(sources[i]) for i in shuffled), np.int64, len(index))
-        target = np.fromiter((len(targets[i]) for i in shuffled), np.int64, len(index))
-        order = length_order(source, target)
-        slices = cut(source[order], target[order], self._batch_tokens)
+        source = _lengths(sources)[shuffled]
+        target = _lengths(targets)[shuffled]
+        speech = self._speech is not None
+        order = length_order(source, target, speech)
+        slices = cut(source[order], target[order], self._batch_tokens, speech)
         rows = shuffled[order]
         batches = [rows[slices[i]] for i in rng.permutation(len(slices))]
         return _Pool(index, sources, targets, batches)
@@ -329,4 +280,12 @@ class BatchStream:
         made = collate(
             [pool.sources[i] for i in rows], [pool.targets[i] for i in rows], pool.indices[rows]
         )
+        if self._speech is not None:
+            self._store.release()
         return made if self._pin is None else made.pinned()
+
+
+def _lengths(rows: Sequence[Row] | PooledFrames) -> npt.NDArray[np.int64]:
+    if isinstance(rows, PooledFrames):
+        return rows.lengths
+    return np.fromiter(map(len, rows), np.int64, len(rows))

@@ -50,7 +50,13 @@ def is_here(name: str) -> bool:
 def layout_of(name: str) -> Layout:
     """The files of `set:split` and how to read them. Errors: as `resolve`."""
     _, split = _find(name)
-    return Layout(split.format, tuple(resolve(name)), split.source, split.target, split.part)
+    paths = tuple(resolve(name))
+    if split.digits:
+        from transduce.data.audio.digits import connected_digits
+
+        made = cache_root() / "data" / "fsdd-connected"
+        paths = (connected_digits(paths[0], split.digits, made),)
+    return Layout(split.format, paths, split.source, split.target, split.part, audio=split.audio)
 
 
 def cache_root() -> Path:

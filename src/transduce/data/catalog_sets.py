@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transduce.data.files import COMPRESSED
@@ -38,6 +38,8 @@ class Split:
     source: str = "1"
     target: str = "2"
     part: str = ""
+    audio: bool = False  # recordings, named by the table's column `audio`
+    digits: str = ""  # of recordings that are made of those of the table: which split
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,64 @@ def _scan(name: str, path: str, train: str, test: str, about: str) -> Dataset:
     )
 
 
+# ------------------------------------------------------------------------------------ speech
+
+_AN4_SUMS = {
+    "train": "95d2d5a0e8045146299ff8aba37f8f8706717792592486b4f96885b8114982f9",
+    "dev": "07a9e607c9dab0b558a342a7ed6977bceed40e77241fd568f9bc4ada44a3351e",
+}
+_FSDD_SUMS = {
+    "train": "33f54386d8bc28aa8df4676b1ebc9e305866ff6a60997a06fa8b61d07869c0f4",
+    "test": "f6329716f2afb66bc279883d39899e6ea5fece1f339d988e03b398892fb774d2",
+}
+
+
+def _recordings(path: str, digest: str) -> Split:
+    return Split((File(path, digest),), "tsv", "audio", "text", audio=True)
+
+
+def _an4() -> Dataset:
+    return Dataset(
+        "an4",
+        "CMU AN4 (census), read English letters, digits and names, 16 kHz: 848 / 100 recordings",
+        "BSD style (CMU)",
+        "an4",
+        ("en", "en"),
+        {split: _recordings(f"{split}.tsv", digest) for split, digest in _AN4_SUMS.items()},
+        "this split (that of ESPnet: train_nodev, train_dev) has no public address as tables; "
+        "place one with columns id, audio, speaker, seconds, text at {}, the FLAC files beside it",
+    )
+
+
+def _fsdd() -> Dataset:
+    return Dataset(
+        "fsdd",
+        "Free Spoken Digit Dataset, single English digits of 6 speakers, 8 kHz: 2,700 / 300",
+        "CC BY-SA 4.0",
+        "fsdd",
+        ("en", "en"),
+        {split: _recordings(f"{split}.tsv", digest) for split, digest in _FSDD_SUMS.items()},
+        "place a table with columns id, audio, speaker, text at {}, the recordings of "
+        "github.com/Jakobovski/free-spoken-digit-dataset as FLAC beside it",
+    )
+
+
+def _connected() -> Dataset:
+    fsdd = _fsdd()
+    tables = {"train": fsdd.splits["train"], "dev": fsdd.splits["train"]}
+    tables["test"] = fsdd.splits["test"]
+    return replace(
+        fsdd,
+        name="fsdd-connected",
+        description="strings of 1 to 7 digits made of FSDD's, one speaker each: 3,000 / 300 / 300",
+        splits={name: replace(table, digits=name) for name, table in tables.items()},
+    )
+
+
 _SETS = [
+    _an4(),
+    _fsdd(),
+    _connected(),
     *(_multi30k("en", language) for language in ("de", "fr", "cs")),
     *(_multi30k(language, "en") for language in ("de", "fr")),
     *(_tatoeba(*key, sums) for key, sums in _TATOEBA.items()),

@@ -40,6 +40,18 @@ KINDS = {
     "wrong script": "most letters are of a script that this side does not use",
 }
 
+# Of speech (`audio.check`).
+RECORDING_KINDS = {
+    "unreadable": "files that are missing, no sound, cut short, or hold what is no number",
+    "empty": "a recording without samples, or without text",
+    "silent": "nothing can be heard",
+    "clipped": "samples in a row lie at the limit of the scale",
+    "too short": "nobody speaks its text in that time",
+    "over-long": "more than 30 seconds",
+    "rate mix": "another number of samples a second than most",
+    "duplicate": "the same samples as an earlier one",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
@@ -62,7 +74,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """What `check_corpora` found, by the keys of `KINDS`."""
+    """What `check_corpora` found, by the keys of `KINDS`, or of `RECORDING_KINDS` for speech."""
 
     corpora: list[str]
     pairs: int
@@ -73,15 +85,28 @@ class Report:
         """Nothing looks wrong."""
         return not any(finding.count for finding in self.findings.values())
 
+    def add(self, kind: str, example: Example, note: str = "") -> None:
+        """Count one more of a kind; the first few are shown."""
+        finding = self.findings[kind]
+        finding.count += 1
+        if len(finding.examples) < EXAMPLES:
+            source, target = _short(example.source), _short(example.target or "")
+            finding.examples.append(Sighting(example.file, example.line, source, target, note))
+
+    def heading(self) -> str:
+        """What there is in all."""
+        return f"{self.pairs:,} pairs in {', '.join(self.corpora)}"
+
     def __str__(self) -> str:
-        lines = [f"{self.pairs:,} pairs in {', '.join(self.corpora)}"]
+        about = KINDS if self.findings.keys() == KINDS.keys() else RECORDING_KINDS
+        lines = [self.heading()]
         if self.clean:
             return lines[0] + "\nnothing looks wrong"
         for kind, finding in self.findings.items():
             if not finding.count:
                 continue
             share = f" ({finding.count / self.pairs:.2%})" if self.pairs else ""
-            lines += ["", f"{kind}: {finding.count:,}{share}: {KINDS[kind]}"]
+            lines += ["", f"{kind}: {finding.count:,}{share}: {about[kind]}"]
             for seen in finding.examples:
                 place = f"{seen.file}:{seen.line}" if seen.line else seen.file
                 lines.append(f"  {place}{': ' + seen.note if seen.note else ''}")
@@ -151,11 +176,7 @@ class _Checker:
         self._sources = array("Q")
 
     def add(self, kind: str, example: Example, note: str = "") -> None:
-        finding = self.report.findings[kind]
-        finding.count += 1
-        if len(finding.examples) < EXAMPLES:
-            source, target = _short(example.source), _short(example.target or "")
-            finding.examples.append(Sighting(example.file, example.line, source, target, note))
+        self.report.add(kind, example, note)
 
     def look(self, example: Example, usual: _Usual) -> None:
         """Everything that a pair shows by itself; its hashes are kept for `duplicates`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transduce.data.files import open_bytes, read_lines, sha256_of
 from transduce.data.formats import Example, Layout, table_format
-from transduce.errors import UsageError
+from transduce.errors import DataError, UsageError
 from transduce.recipe import CorpusOptions
 
 __all__ = ["Corpus", "Example", "open_bytes", "open_corpora", "read_lines"]
@@ -40,33 +40,71 @@ class Corpus:
                 digest.update(f"{part}\n".encode())
             for path in layout.paths:
                 digest.update(sha256_of(path).encode())
+            if layout.audio:
+                for content in self._recordings():
+                    digest.update(content)
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
+    def _recordings(self) -> Iterator[bytes]:
+        """A hash of each file that the examples name, once where several in a row name it."""
+        from transduce.data.audio.files import parts
+        from transduce.data.audio.manifest import content_of
 
-def open_corpora(options: Sequence[CorpusOptions]) -> list[Corpus]:
+        before = None
+        for example in self:
+            if example.source.strip():
+                try:
+                    path = parts(example.source)[0]
+                    if path != before:
+                        yield content_of(example.source)
+                except DataError as error:
+                    raise DataError(f"{example.file}:{example.line}: {error}") from None
+                before = path
+
+
+def open_corpora(options: Sequence[CorpusOptions], kind: str | None = None) -> list[Corpus]:
     """The corpora that some options name; files are looked for, and fetched, but not yet read.
 
-    Relative paths are relative to the working folder (a loaded recipe has absolute ones).
-    Errors: UsageError for unknown names and kinds of file, DataError for files that cannot be read.
+    Relative paths are relative to the working folder (a loaded recipe has absolute ones). `kind` is
+    that of the recipe's source, text or speech; None where that does not matter.
+    Errors: UsageError for unknown names and kinds of file, and for texts where recordings are
+    wanted or the reverse; DataError for files that cannot be read.
     """
-    corpora = [_open(one) for one in options]
+    corpora = [_open(one, kind == "speech") for one in options]
+    for corpus in corpora:
+        if kind is not None and corpus.layout.audio != (kind == "speech"):
+            holds = "recordings" if corpus.layout.audio else "texts"
+            other = "speech" if corpus.layout.audio else "text"
+            raise UsageError(
+                f"{corpus.label}: holds {holds}, but source.kind of the recipe is {kind}; "
+                f"for {holds} it is {other}"
+            )
     for corpus in corpora:
         for path in corpus.layout.paths:
             open_bytes(path).close()  # before hours of work on the files that come first
     return corpora
 
 
-def _open(options: CorpusOptions) -> Corpus:
+def _open(options: CorpusOptions, speech: bool) -> Corpus:
     if options.name is not None:
         from transduce.data.catalog import layout_of
 
         return Corpus(options, options.name, layout_of(options.name))
-    if options.source is None or options.target is None:
-        raise UsageError("a corpus needs `name`, or `source` and `target`")
+    if options.kaldi is not None:
+        from transduce.data.audio.manifest import kaldi_files
+
+        folder = Path(options.kaldi).expanduser()
+        return Corpus(options, folder.name, Layout("kaldi", kaldi_files(folder), audio=True))
+    # A table alone is one of recordings: what `source` and `target` of texts are, nobody can guess.
+    speech = speech or options.source is None
+    source, target = options.source or "audio", options.target or "text"
     if options.table is not None:
         path = Path(options.table).expanduser()
-        layout = Layout(table_format(options.table), (path,), options.source, options.target)
+        layout = Layout(table_format(options.table), (path,), source, target, audio=speech)
         return Corpus(options, path.name, layout)
+    if options.source is None or options.target is None:
+        raise UsageError("a corpus needs `name`, or `source` and `target`")
     paths = (Path(options.source).expanduser(), Path(options.target).expanduser())
-    return Corpus(options, f"{paths[0].name} + {paths[1].name}", Layout("lines", paths))
+    label = f"{paths[0].name} + {paths[1].name}"
+    return Corpus(options, label, Layout("lines", paths, audio=speech))

@@ -15,18 +15,22 @@ from typing import Any, Literal
 from transduce.data.files import COMPRESSED, count_lines, read_lines
 from transduce.errors import DataError, UsageError
 
-Format = Literal["lines", "tsv", "csv", "jsonl", "scan", "cmudict", "cmudict-stress"]
+Format = Literal["lines", "tsv", "csv", "jsonl", "kaldi", "scan", "cmudict", "cmudict-stress"]
 SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One source with its target, and the file and line (from 1) it came from."""
+    """One source with its target, and the file and line (from 1) it came from.
+
+    Where the source is speech, it is the name of the recording (`audio.files.named`).
+    """
 
     source: str
     target: str | None
     file: str
     line: int
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class Layout:
     """Which files hold a corpus, and how to read them.
 
     `source` and `target` name columns (tsv, csv) or fields (jsonl); `split` is cmudict's. With
-    `errors` "replace", bytes that are not UTF-8 read as U+FFFD instead of being an error.
+    `errors` "replace", bytes that are not UTF-8 read as U+FFFD instead of being an error. With
+    `audio` the sources are recordings (see `audio.manifest`).
     """
 
     format: Format
@@ -43,10 +48,20 @@ class Layout:
     target: str = "2"
     split: str = ""
     errors: Literal["strict", "replace"] = "strict"
+    audio: bool = False
 
     def read(self) -> Iterator[Example]:
         """The examples, as a stream. Errors: DataError naming file and line."""
-        return READERS[self.format](self)
+        if self.audio:
+            from transduce.data.audio.manifest import read_recordings
+
+            return read_recordings(self)
+        return read_texts(self)
+
+
+def read_texts(layout: Layout) -> Iterator[Example]:
+    """The examples of a layout, their sources as they are written."""
+    return READERS[layout.format](layout)
 
 
 def table_format(path: str) -> Format:
@@ -95,39 +110,55 @@ def _lines(layout: Layout) -> Iterator[Example]:
 # ------------------------------------------------------------------------------------ tables
 
 
-def _tsv(layout: Layout) -> Iterator[Example]:
+Rows = Iterator[tuple[int, list[str]]]
+
+
+def _tsv_rows(layout: Layout) -> Rows:
     """Columns between tabs; quotation marks mean themselves."""
     path = layout.paths[0]
     lines = enumerate(read_lines(path, layout.errors), 1)
-    return _columns(layout, ((number, line.split("\t")) for number, line in lines))
+    return ((number, line.split("\t")) for number, line in lines)
 
 
-def _csv(layout: Layout) -> Iterator[Example]:
+def _csv_rows(layout: Layout) -> Rows:
     """Columns between commas, quoted where needed (RFC 4180); a field may span lines."""
     path = layout.paths[0]
     csv.field_size_limit(2**31 - 1)  # the default refuses fields above 131,072 characters
     reader = csv.reader((line + "\n" for line in read_lines(path, layout.errors)), strict=True)
 
-    def rows() -> Iterator[tuple[int, list[str]]]:
-        while True:
-            number = reader.line_num + 1
-            try:
-                row = next(reader, None)
-            except csv.Error as error:
-                raise DataError(f"{path}:{number}: not CSV: {error}") from None
-            if row is None:
-                return
-            yield number, row
-
-    return _columns(layout, rows())
+    while True:
+        number = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise DataError(f"{path}:{number}: not CSV: {error}") from None
+        if row is None:
+            return
+        yield number, row
 
 
-def _columns(layout: Layout, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Example]:
-    """Two columns, by number (there is no header) or by name (the first row is the header)."""
+def _table(layout: Layout) -> Iterator[Example]:
+    """Two columns of a table."""
+    name = str(layout.paths[0])
+    for number, row, _ in table_rows(layout):
+        # A blank line: for others to count and drop.
+        yield Example(*row, name, number) if row else Example("", "", name, number)
+
+
+def table_rows(
+    layout: Layout, more: tuple[str, ...] = ()
+) -> Iterator[tuple[int, tuple[str, str] | None, list[str | None]]]:
+    """Line number, source and target (None: a blank line), and further columns, of each row.
+
+    The two columns are named by number (there is no header) or by name (the first row is the
+    header); those of `more` are None where the header does not name them.
+    """
+    rows = _tsv_rows(layout) if layout.format == "tsv" else _csv_rows(layout)
     name = str(layout.paths[0])
     numbered = layout.source.isdecimal() and layout.target.isdecimal()
     if not numbered and (layout.source.isdecimal() or layout.target.isdecimal()):
         raise UsageError(f"{name}: give both columns by number, or both by name")
+    header: list[str] = []
     if numbered:
         source, target = int(layout.source) - 1, int(layout.target) - 1
         if source < 0 or target < 0:
@@ -135,6 +166,7 @@ def _columns(layout: Layout, rows: Iterator[tuple[int, list[str]]]) -> Iterator[
     else:
         _, header = next(rows, (0, []))
         source, target = (_column(name, header, key) for key in (layout.source, layout.target))
+    others = [header.index(key) if key in header else -1 for key in more]
     needed = max(source, target) + 1
     empty = True
     for number, row in rows:
@@ -142,9 +174,10 @@ def _columns(layout: Layout, rows: Iterator[tuple[int, list[str]]]) -> Iterator[
         if len(row) < needed:
             if any(row):
                 raise DataError(f"{name}:{number}: {len(row)} columns; column {needed} is needed")
-            yield Example("", "", name, number)  # a blank line: for others to count and drop
+            yield number, None, []
             continue
-        yield Example(row[source], row[target], name, number)
+        found = [row[i] if 0 <= i < len(row) else None for i in others]
+        yield number, (row[source], row[target]), found
     if empty:
         raise DataError(f"{name} is empty" + ("" if numbered else ", but for its header"))
 
@@ -159,22 +192,30 @@ def _column(name: str, header: list[str], wanted: str) -> int:
 
 
 def _jsonl(layout: Layout) -> Iterator[Example]:
-    """One JSON object a line; `a.b` finds field b of the object in field a."""
+    """Two fields of each object."""
+    name = str(layout.paths[0])
+    for number, _, fields in json_rows(layout):
+        yield Example(*fields, name, number) if fields else Example("", "", name, number)
+
+
+def json_rows(layout: Layout) -> Iterator[tuple[int, Any, tuple[str, str] | None]]:
+    """Line number, object, and source and target (None: a blank line).
+
+    `a.b` finds field b of the object in field a.
+    """
     path = layout.paths[0]
     name = str(path)
     number = 0
     for number, line in enumerate(read_lines(path, layout.errors), 1):
         if not line.strip():
-            yield Example("", "", name, number)
+            yield number, None, None
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{name}:{number}: not JSON: {error}") from None
         where = f"{name}:{number}"
-        yield Example(
-            _field(row, layout.source, where), _field(row, layout.target, where), name, number
-        )
+        yield number, row, (_field(row, layout.source, where), _field(row, layout.target, where))
     if not number:
         raise DataError(f"{name} is empty")
 
@@ -248,8 +289,8 @@ def word_split(word: str) -> str:
 
 READERS: dict[str, Callable[[Layout], Iterator[Example]]] = {
     "lines": _lines,
-    "tsv": _tsv,
-    "csv": _csv,
+    "tsv": _table,
+    "csv": _table,
     "jsonl": _jsonl,
     "scan": _scan,
     "cmudict": _cmudict,

@@ -5,7 +5,8 @@ touches only the pages of the examples asked for, and `release` lets go of those
 
 A prepared folder holds, for each side, ids in a row (uint16 or uint32), the offset of each example
 (int64, one more than examples) and its length; where segmentation is sampled in training, also the
-normalised text and its offsets; and the line each example came from.
+normalised text and its offsets; and the line each example came from. Where the source is speech it
+has frames instead (float16), one file for each version that training draws from.
 """
 
 from __future__ import annotations
@@ -40,11 +41,20 @@ class Part:
 
 
 class Ragged:
-    """Rows of different length in one memory-mapped file, with an offset file beside it."""
+    """Rows of different length in one memory-mapped file, with an offset file beside it.
 
-    def __init__(self, folder: Path, name: str, dtype: str, rows: int) -> None:
+    With a `width`, what a row has several of is no number but so many.
+    """
+
+    def __init__(self, folder: Path, name: str, dtype: str, rows: int, width: int = 0) -> None:
         self._offsets = _map(folder / f"{name}.offsets", "int64", rows + 1)
-        self._values = _map(folder / name, dtype, int(self._offsets[-1]))
+        values = _map(folder / name, dtype, int(self._offsets[-1]) * max(1, width))
+        self._values = values.reshape(-1, width) if width else values
+
+    def lengths(self, indices: Indices) -> npt.NDArray[np.int64]:
+        """How long the rows are."""
+        index = np.asarray(indices, dtype=np.int64)
+        return np.asarray(self._offsets[index + 1] - self._offsets[index])
 
     def rows(self, indices: Indices) -> list[npt.NDArray[Any]]:
         """Copies of the rows, so that no page stays in use."""
@@ -79,8 +89,14 @@ class Store:
         ]
         self._file_starts = [start for start, _ in meta["files"]]
         self._file_names = [name for _, name in meta["files"]]
-        self._ids = {s: Ragged(folder, f"{s}.ids", meta["ids"][s], self._size) for s in SIDES}
+        ids = meta["ids"]
+        self._ids = {s: Ragged(folder, f"{s}.ids", ids[s], self._size) for s in SIDES if s in ids}
         self._texts = {s: Ragged(folder, f"{s}.text", "uint8", self._size) for s in meta["texts"]}
+        frames = meta.get("frames") or {"bins": 0, "versions": 0}
+        self._frames = [
+            Ragged(folder, name, "float16", self._size, frames["bins"])
+            for name in frame_files(frames["versions"])
+        ]
         self._lengths = {s: _map(folder / f"{s}.lengths", "int32", self._size) for s in SIDES}
         self._lines = _map(folder / "lines", "int32", self._size)
 
@@ -99,7 +115,7 @@ class Store:
 
     @property
     def source_lengths(self) -> npt.NDArray[np.int32]:
-        """(N,) tokens of each source, without EOS; memory-mapped."""
+        """(N,) tokens of each source, without EOS, or frames; memory-mapped."""
         return self._lengths["source"]
 
     @property
@@ -114,6 +130,26 @@ class Store:
     def target_ids(self, indices: Indices) -> list[npt.NDArray[Any]]:
         """Ids of the best segmentation of each target, without BOS and EOS."""
         return self._ids["target"].rows(indices)
+
+    @property
+    def versions(self) -> int:
+        """How many versions of each recording there are; 0 where the source is text."""
+        return len(self._frames)
+
+    def frames(self, index: int, version: int) -> npt.NDArray[np.float16]:
+        """(S, F) frames of a version of a recording."""
+        return self._frames[version].rows([index])[0]
+
+    def frame_counts(
+        self, indices: Indices, versions: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """How many frames these versions of these recordings have."""
+        counts = np.zeros(len(indices), dtype=np.int64)
+        index = np.asarray(indices, dtype=np.int64)
+        for version, ragged in enumerate(self._frames):
+            chosen = versions == version
+            counts[chosen] = ragged.lengths(index[chosen])
+        return counts
 
     def source_text(self, indices: Indices) -> list[str]:
         """Normalised sources; only where the source's segmentation is sampled in training."""
@@ -139,13 +175,18 @@ class Store:
 
     def release(self) -> None:
         """Give mapped pages back, so that resident memory stays flat over an epoch."""
-        for ragged in (*self._ids.values(), *self._texts.values()):
+        for ragged in (*self._ids.values(), *self._texts.values(), *self._frames):
             ragged.release()
         for array in (*self._lengths.values(), self._lines):
             _release(array)
 
 
 SIDES = ("source", "target")
+
+
+def frame_files(versions: int) -> list[str]:
+    """The names of the files of frames, one for each version."""
+    return [f"source.frames-{version}" for version in range(versions)]
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

@@ -162,6 +162,12 @@ def train_sides(
     return TextSide(source, first), TextSide(target, second)
 
 
+def train_side(options: TextOptions, texts: Iterable[str], *, seed: int) -> TextSide:
+    """Learn the tokenizer of one side from raw texts, read once."""
+    normalize = normalizer(options)
+    return TextSide(options, train_tokenizer(options.tokenizer, map(normalize, texts), seed=seed))
+
+
 def normalizer(options: Reading, punctuation: Rules | None = None) -> Callable[[str], str]:
     """The normalisation of a side as one function of the raw text.
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from transduce.data.text import TextSide, moses_punctuation
+from transduce.data.sides import load_texts
+from transduce.data.text import Reading, moses_punctuation
 from transduce.errors import TransduceError, UsageError
 from transduce.export.decoder import step_graph
 from transduce.export.encoder import encoder_graph
@@ -30,7 +31,7 @@ from transduce.inputs import Text
 from transduce.model.build import build_model
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.weights import load_weights
-from transduce.recipe import ModelOptions, Recipe, SearchOptions, TextOptions
+from transduce.recipe import ModelOptions, Recipe, SearchOptions
 from transduce.runtime.folder import DECODER, ENCODER, EXPORT_FORMAT, FILES
 from transduce.runtime.network import Network
 from transduce.runtime.options import SEARCH_NAMES, search_options
@@ -68,8 +69,7 @@ def export_model(
     _check_free(out)
     folder = open_folder(model)
     recipe = folder.recipe
-    source = TextSide.load(folder.path, "source", recipe.source)
-    target = TextSide.load(folder.path, "target", recipe.target)
+    source, target = load_texts(folder.path, recipe, "export")
     torch_model = build_model(recipe.model, source.size, target.size)
     load_weights(torch_model, folder.weights)
     torch_model.eval()
@@ -90,8 +90,8 @@ def export_model(
         "format": EXPORT_FORMAT,
         "precision": precision,
         "parameters": sum(p.numel() for p in torch_model.parameters()),
-        "source": _side_entry(recipe.source),
-        "target": _side_entry(recipe.target),
+        "source": _side_entry(source.options),
+        "target": _side_entry(target.options),
         "search": search,
         "parity": {"checked_on": label, **asdict(parity)},
     }
@@ -145,7 +145,7 @@ def _search_entry(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _side_entry(options: TextOptions) -> dict[str, Any]:
+def _side_entry(options: Reading) -> dict[str, Any]:
     """What reading text needs of a side; the rules of punctuation spare the runtime sacremoses."""
     entry: dict[str, Any] = {
         "tokenizer": options.tokenizer.kind,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
@@ -84,6 +84,6 @@ def evaluating(model: object) -> Iterator[None]:
             module.training = True
 
 
-def positions(ids: Sequence[int]) -> int:
+def positions(ids: Sized) -> int:
     """How many positions a sequence has with its end symbol."""
     return len(ids) + 1

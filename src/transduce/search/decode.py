@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from transduce.data.batches import collate_source
+from transduce.data.batches import Row, collate_source
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
 from transduce.search.batching import evaluating, in_windows, positions
@@ -20,7 +20,7 @@ __all__ = ["Forced", "decode", "decode_batch", "force_score", "force_stream"]
 
 def decode(
     model: SearchModel,
-    sources: Iterable[Sequence[int]],
+    sources: Iterable[Row],
     options: SearchOptions,
     *,
     device: torch.device | str = "cpu",
@@ -28,15 +28,16 @@ def decode(
 ) -> Iterator[list[Hypothesis]]:
     """The n best hypotheses of each source, one list for each, in order.
 
-    sources: token ids without BOS and EOS. They are read `window` at a time, so memory does not
-    grow with their number; inside a window they are sorted by length and decoded in batches of
-    about `options.batch_tokens` padded positions x beam. An empty source gives an empty
-    hypothesis without asking the model. Which others are decoded together changes no result.
+    sources: token ids without BOS and EOS, or frames of speech (S, F). They are read `window` at a
+    time, so memory does not grow with their number; inside a window they are sorted by length and
+    decoded in batches of about `options.batch_tokens` padded positions x beam. An empty source
+    gives an empty hypothesis without asking the model. Which others are decoded together changes
+    no result.
 
     Errors: DataError if one source alone does not fit into memory.
     """
 
-    def answer(batch: list[Sequence[int]]) -> list[list[Hypothesis]]:
+    def answer(batch: list[Row]) -> list[list[Hypothesis]]:
         return decode_batch(model, batch, options, device=device)
 
     budget = options.batch_tokens // options.beam
@@ -45,7 +46,7 @@ def decode(
 
 def decode_batch(
     model: SearchModel,
-    sources: Sequence[Sequence[int]],
+    sources: Sequence[Row],
     options: SearchOptions,
     *,
     device: torch.device | str = "cpu",

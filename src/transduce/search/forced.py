@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from transduce.data.batches import collate
+from transduce.data.batches import Row, collate
 from transduce.search.batching import evaluating, in_windows, positions
 from transduce.search.interface import SearchModel
 
-Pair = tuple[Sequence[int], Sequence[int]]  # ids of source and target, without BOS and EOS
+Pair = tuple[Row, Sequence[int]]  # ids of source (or frames) and target, without BOS and EOS
 
 
 class Forced(NamedTuple):
@@ -29,7 +29,7 @@ class Forced(NamedTuple):
 
 def force_score(
     model: SearchModel,
-    sources: Iterable[Sequence[int]],
+    sources: Iterable[Row],
     targets: Iterable[Sequence[int]],
     *,
     device: torch.device | str = "cpu",

@@ -45,7 +45,7 @@ def sequence_loss(
     if positions is None:
         positions = real_positions(batch.target_output)
     passes = 2 if consistency else 1
-    source, entered = (x.repeat(passes, 1) for x in (batch.source, batch.target_input))
+    source, entered = (torch.cat([x] * passes) for x in (batch.source, batch.target_input))
     memory = model.encode(source, batch.source_lengths.repeat(passes))
     features = model.features(memory, entered).values.unflatten(0, (passes, -1)).flatten(1, 2)
     values = features.index_select(1, positions)

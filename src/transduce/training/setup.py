@@ -6,17 +6,17 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from transduce.data.catalog import cache_root
-from transduce.data.corpus import Corpus, open_corpora
+from transduce.data.corpus import open_corpora
 from transduce.data.prepare import prepare
+from transduce.data.sides import SourceSide, learn_sides, load_sides
 from transduce.data.store import Store
-from transduce.data.text import TextSide, train_sides
+from transduce.data.text import TextSide
 from transduce.data.tokenizers.build import EXTENSIONS
 from transduce.disk import atomic_bytes, sync
 from transduce.errors import FolderError, UsageError
@@ -48,7 +48,7 @@ UPDATE = "training.accumulate"  # compared as part of how many batches make an u
 class Material:
     """Everything that is read but not changed by training."""
 
-    source: TextSide
+    source: SourceSide
     target: TextSide
     store: Store
     valid: ValidationSet
@@ -64,10 +64,10 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
 
     Errors: DataError and UsageError as from the corpora; FolderError when the disk is full.
     """
-    corpora, valid = open_corpora(recipe.data.train), open_corpora(recipe.data.valid)
+    kind = recipe.source.kind
+    corpora, valid = open_corpora(recipe.data.train, kind), open_corpora(recipe.data.valid, kind)
     if resumed:
-        source = TextSide.load(folder, "source", recipe.source)
-        target = TextSide.load(folder, "target", recipe.target)
+        source, target = load_sides(folder, recipe)
     else:
         reporter.status("learning the vocabulary")
         source, target = learn_sides(recipe, corpora)
@@ -85,9 +85,10 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
     store.release()
     held_out = load_validation_set(recipe, valid, source, target)
     if held_out.without_loss:
+        unit = "frames" if kind == "speech" else "tokens"
         reporter.say(
             f"{held_out.without_loss:,} valid examples, blank or longer than "
-            f"{recipe.search.max_source:,} tokens, count in the scores but not in the loss"
+            f"{recipe.search.max_source:,} {unit}, count in the scores but not in the loss"
         )
     found = hashlib.sha256()
     for corpus in (*corpora, *valid):
@@ -101,21 +102,8 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
     )
 
 
-def learn_sides(recipe: Recipe, corpora: list[Corpus]) -> tuple[TextSide, TextSide]:
-    """Learn the tokenizers of both sides from the training corpora."""
-    target = recipe.target
-    if recipe.source.tokenizer.shared:
-        target = target.model_copy(update={"tokenizer": recipe.source.tokenizer})
-    return train_sides(
-        recipe.source,
-        target,
-        lambda: ((example.source, example.target) for example in chain.from_iterable(corpora)),
-        seed=recipe.training.seed,
-    )
-
-
-def save_sides(folder: Path, source: TextSide, target: TextSide) -> None:
-    """Write both tokenizers into a model folder that has none, or none that is in use."""
+def save_sides(folder: Path, source: SourceSide, target: TextSide) -> None:
+    """Write both tokenizers, or what frames depend on, into a folder where none is in use."""
     for stem, side in (("source", source), ("target", target)):
         for extension in set(EXTENSIONS.values()):  # of another kind, from a broken-off start
             (folder / f"{stem}{extension}").unlink(missing_ok=True)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from transduce.data.batches import Row
 from transduce.data.catalog import cache_root
 from transduce.data.corpus import open_corpora
 from transduce.data.prepare import prepare
+from transduce.data.sides import load_texts
 from transduce.data.store import Store
-from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
 from transduce.folder import SHORTLIST, ModelFolder, publish_more
 from transduce.model.shortlist import Shortlist
@@ -42,8 +43,7 @@ def make_shortlist(
     `frequent` target tokens are on every shortlist. Errors: as from the corpora of the recipe.
     """
     recipe = folder.recipe
-    source = TextSide.load(folder.path, "source", recipe.source)
-    target = TextSide.load(folder.path, "target", recipe.target)
+    source, target = load_texts(folder.path, recipe, "a shortlist")
     store = prepare(
         open_corpora(recipe.data.train),
         source,
@@ -83,8 +83,8 @@ def _sample(store: Store, together: int) -> tuple[list[list[int]], list[list[int
 def _coverage(
     shortlist: Shortlist,
     count: int,
-    sources: list[list[int]],
-    targets: list[list[int]],
+    sources: Sequence[Row],
+    targets: Sequence[Row],
     vocabulary: int,
 ) -> Coverage:
     words = inside = tokens = 0

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 
 from transduce.data.batches import Batch, collate, cut, length_order
-from transduce.data.corpus import Corpus
 from transduce.data.text import TextSide
-from transduce.errors import DataError
-from transduce.evaluation.metrics import compute, group_by_source
+from transduce.evaluation.metrics import compute
 from transduce.model import Seq2Seq
 from transduce.recipe import METRICS, Recipe
 from transduce.search.batching import evaluating
 from transduce.search.decode import decode
 from transduce.training.distributed import Processes
+from transduce.training.held_out import ValidationSet, load_validation_set
 from transduce.training.interruption import StopFlag
 from transduce.training.losses import perplexity, sequence_loss
 
+__all__ = ["Validated", "ValidationSet", "load_validation_set", "validate"]
+
 SLOW = ("ter",)  # computed in validation only when it decides
-
-
-@dataclass(frozen=True)
-class ValidationSet:
-    """The valid set in memory: pairs for the loss, distinct inputs and references for the scores.
-
-    `source_ids` and `target_ids` belong to the N pairs; `inputs` (ids) and `references` (raw
-    texts) to the M inputs to be decoded; for dictionaries a word is one input. Pairs that are blank
-    or too long on a side count in the scores but have no loss: there are `without_loss` of them.
-    """
-
-    source_ids: list[list[int]]
-    target_ids: list[list[int]]
-    inputs: list[list[int]]
-    references: list[list[str]]
-    without_loss: int
 
 
 @dataclass(frozen=True)
@@ -69,50 +53,6 @@ def metrics_to_compute(recipe: Recipe) -> list[str]:
     first = deciding_metric(recipe)
     others = [m for m in recipe.evaluation.metrics or METRICS[recipe.task] if m not in SLOW]
     return [m for m in dict.fromkeys([first, *others]) if m != "loss"]
-
-
-def load_validation_set(
-    recipe: Recipe, corpora: Sequence[Corpus], source: TextSide, target: TextSide
-) -> ValidationSet:
-    """Read and encode the valid set, the first `data.max_valid` examples of it if that is set.
-
-    Errors: DataError where an example has no target, or none has two usable sides.
-    """
-    sources: list[str] = []
-    targets: list[str] = []
-    for corpus in corpora:
-        for example in corpus:
-            if recipe.data.max_valid is not None and len(sources) >= recipe.data.max_valid:
-                break
-            if example.target is None:
-                raise DataError(f"{example.file}:{example.line}: a valid example needs a target")
-            sources.append(example.source)
-            targets.append(example.target)
-    if not sources:
-        raise DataError("the valid set has no examples; see data.valid of the recipe")
-    if recipe.task == "pronunciation":
-        inputs, references = group_by_source(sources, targets)
-    else:
-        inputs, references = sources, [[text] for text in targets]
-    source_ids, target_ids = source.encode_batch(sources), target.encode_batch(targets)
-    longest = recipe.search.max_source
-    usable = [
-        row
-        for row, (s, t) in enumerate(zip(source_ids, target_ids, strict=True))
-        if 0 < len(s) <= longest and 0 < len(t) <= longest
-    ]
-    if not usable:
-        raise DataError(
-            f"every valid example is blank or longer than {longest:,} tokens; "
-            "see data.valid of the recipe"
-        )
-    return ValidationSet(
-        [source_ids[row] for row in usable],
-        [target_ids[row] for row in usable],
-        [ids[:longest] for ids in source.encode_batch(inputs)],
-        references,
-        len(sources) - len(usable),
-    )
 
 
 @contextmanager
@@ -145,7 +85,10 @@ def validate(
             nll, tokens = nll_sum(model, valid, recipe.training.batch_tokens, processes)
             inputs = valid.inputs[processes.rank :: processes.count]
             outputs: list[str] = []
-            for found in decode(model, inputs, recipe.search, device=model.device):
+            found_all = decode(
+                model, inputs, recipe.search, device=model.device, window=valid.window
+            )
+            for found in found_all:
                 outputs.append(target.decode(found[0].ids))
                 if progress is not None:
                     progress(len(outputs), len(inputs))
@@ -191,12 +134,9 @@ def nll_sum(
 
 def _batches(valid: ValidationSet, batch_tokens: int) -> Iterator[Batch]:
     """Batches of similar length, filled by the padded size."""
-    source, target = (
-        np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        for ids in (valid.source_ids, valid.target_ids)
-    )
-    order = length_order(source, target)
-    for part in cut(source[order], target[order], batch_tokens):
+    source, target = valid.lengths()
+    order = length_order(source, target, valid.speech)
+    for part in cut(source[order], target[order], batch_tokens, valid.speech):
         rows = order[part].tolist()
         yield collate(
             [valid.source_ids[row] for row in rows], [valid.target_ids[row] for row in rows], rows

@@ -1,0 +1,72 @@
+"""Making training speech more varied: hidden stripes of frames, and warped time (SpecAugment).
+
+Every change is a function of the frames and a seeded generator, so that a training that goes on
+sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from transduce.data.audio.features import Frames
+
+
+class Masks(Protocol):
+    """What is hidden: a part of `recipe.SpeechAugmentOptions`."""
+
+    @property
+    def frequency_masks(self) -> int: ...
+    @property
+    def frequency_width(self) -> int: ...
+    @property
+    def time_masks(self) -> int: ...
+    @property
+    def time_width(self) -> int: ...
+    @property
+    def time_share(self) -> float: ...
+    @property
+    def time_warp(self) -> int: ...
+
+
+def spec_augment(frames: Frames, options: Masks, rng: np.random.Generator) -> Frames:
+    """(S, F) -> the same number of frames, warped and masked (1904.08779, section 2).
+
+    What is hidden becomes the mean of the frames. All time masks together cover at most
+    `time_share` of the recording, so that the words of a short one stay.
+    """
+    count, bins = frames.shape
+    fill = np.float32(frames.mean()) if frames.size else np.float32(0.0)
+    # `warped` makes a copy, and so does `array`: what is stored stays as it is.
+    frames = warped(frames, options.time_warp, rng) if options.time_warp else np.array(frames)
+    for _ in range(options.frequency_masks):
+        width = int(rng.integers(0, min(options.frequency_width, bins) + 1))
+        start = int(rng.integers(0, bins - width + 1))
+        frames[:, start : start + width] = fill
+    if options.time_masks:
+        share = int(count * options.time_share) // options.time_masks
+        widest = min(options.time_width, share)
+        for _ in range(options.time_masks):
+            width = int(rng.integers(0, widest + 1))
+            start = int(rng.integers(0, count - width + 1))
+            frames[start : start + width] = fill
+    return frames
+
+
+def warped(frames: Frames, most: int, rng: np.random.Generator) -> Frames:
+    """Time is stretched before some frame and squeezed after it, or the other way round.
+
+    The frame is moved by at most `most`; recordings of less than 2 x most + 2 frames stay as they
+    are. In between two frames the new ones are interpolated.
+    """
+    count = len(frames)
+    if count < 2 * most + 2:
+        return np.array(frames)
+    centre = int(rng.integers(most + 1, count - most))
+    moved = centre + int(rng.integers(-most, most + 1))
+    # Where in the old frames each new frame lies.
+    at = np.interp(np.arange(count), [0, moved, count - 1], [0, centre, count - 1])
+    before = np.minimum(at.astype(np.int64), count - 2)
+    share = (at - before).astype(np.float32)[:, None]
+    return frames[before] * (1 - share) + frames[before + 1] * share

@@ -1,0 +1,205 @@
+"""Reading sound files: any format that libsndfile knows, as float32 mono at one rate.
+
+A recording is named by its path, or by a path and times, `a.flac#t=1.5,3.25`: seconds from 1.5 up
+to 3.25 (either may be left out), as media fragments are written. A file whose whole name looks like
+that is that file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from transduce.errors import DataError
+
+Waveform: TypeAlias = npt.NDArray[np.float32]
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph")
+_TIMES = re.compile(r"^(.*)#t=(\d*\.?\d*)(?:,(\d*\.?\d*))?$", re.DOTALL)
+_BLOCK = 1 << 18  # samples read at once: little memory, and all channels of them
+SILENCE = 2e-4  # no sample is further from the mean: -74 dB of full scale, six steps of 16 bits
+CLIPPED = 0.999  # of full scale
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """What a file holds, by its header: seconds, Hz, channels, and its format's name."""
+
+    seconds: float
+    rate: int
+    channels: int
+    format: str
+
+
+def named(path: Path | str, start: float | None = None, end: float | None = None) -> str:
+    """The name of a recording: a path, and the seconds it begins and ends at if it is a part."""
+    if start is None and end is None:
+        return str(path)
+    until = "" if end is None else f",{end!r}"
+    return f"{path}#t={start or 0.0!r}{until}"
+
+
+def parts(name: str) -> tuple[Path, float, float | None]:
+    """Path, start and end (None: the file's) of a recording's name. Errors: DataError."""
+    match = _TIMES.match(name)
+    if match is None or Path(name).exists():
+        return Path(name), 0.0, None
+    start, end = float(match[2] or 0.0), None if not match[3] else float(match[3])
+    if end is not None and end <= start:
+        raise DataError(f"{name}: ends ({end:g} s) before it starts ({start:g} s)")
+    return Path(match[1]), start, end
+
+
+def look(name: str) -> Sound:
+    """What a recording's header says. Errors: DataError, as `load`."""
+    path, start, end = parts(name)
+    with _opened(path) as file:
+        whole = len(file) / file.samplerate
+        seconds = max(0.0, min(whole, math.inf if end is None else end) - start)
+        return Sound(seconds, file.samplerate, file.channels, f"{file.format} {file.subtype}")
+
+
+def load(
+    name: str, rate: int, *, speed: float = 1.0, longest: float | None = None
+) -> tuple[Waveform, float]:
+    """The samples of a recording, (N,) float32 at `rate` Hz, channels averaged; and its seconds.
+
+    `speed` 1.1 plays it so much faster (and higher). Of a recording longer than `longest` seconds
+    only so many are read, whatever its length, and the seconds returned tell.
+    Errors: DataError naming the file when it is missing, no sound, empty, cut short, outside its
+    times, or holds samples that are not numbers.
+    """
+    path, start, end = parts(name)
+    with _opened(path) as file:
+        given = file.samplerate
+        whole = len(file)
+        first = round(start * given)
+        last = whole if end is None else min(whole, round(end * given))
+        if whole == 0:
+            raise DataError(f"{path}: holds no sound")
+        if first >= whole or (end is not None and round(end * given) > whole + given // 2):
+            raise DataError(f"{name}: the file has only {whole / given:.2f} s")
+        wanted = whole_part = last - first
+        if longest is not None:
+            wanted = min(wanted, math.ceil(longest * speed * given))
+        samples = _mono(file, path, first, wanted)
+    if not len(samples):
+        raise DataError(f"{name}: holds no sound")
+    if len(samples) < wanted:
+        raise DataError(
+            f"{path}: cut short: {(first + len(samples)) / given:.2f} of {whole / given:.2f} s"
+        )
+    missing = _missing_bytes(path) if end is None and wanted == whole_part else 0
+    if missing:
+        raise DataError(f"{path}: cut short: {missing:,} bytes of its sound are missing")
+    return resampled(samples, given * speed, rate, name), (last - first) / given
+
+
+def resampled(samples: npt.NDArray[Any], given: float, rate: int, name: str) -> Waveform:
+    """Samples at `given` Hz, (N,) or (N, channels) of any number type -> (N',) float32 at `rate`.
+
+    Integers are scaled to -1 … 1. Errors: DataError, in which `name` is what they are called.
+    """
+    found = np.asarray(samples)
+    if found.dtype.kind in "iu":
+        info = np.iinfo(found.dtype)
+        middle = 0.0 if found.dtype.kind == "i" else (info.max + 1) / 2
+        found = (found.astype(np.float64) - middle) / (info.max / 2 if middle else info.max + 1.0)
+    elif found.dtype.kind != "f":
+        raise DataError(f"{name}: samples are numbers, not {found.dtype}")
+    if found.ndim == 2:
+        found = found.mean(axis=1)
+    if found.ndim != 1:
+        raise DataError(f"{name}: samples are (N,) or (N, channels), not {found.shape}")
+    if not given > 0:
+        raise DataError(f"{name}: a rate is a number of samples a second, not {given}")
+    wave = np.ascontiguousarray(found, dtype=np.float32)
+    if not np.isfinite(wave).all():
+        count = int((~np.isfinite(wave)).sum())
+        raise DataError(f"{name}: {count:,} samples are not numbers (NaN or infinite)")
+    if given == rate or not len(wave):
+        return wave
+    import soxr
+
+    return np.asarray(soxr.resample(wave, given, rate), dtype=np.float32)
+
+
+def is_silent(wave: Waveform) -> bool:
+    """Whether nothing can be heard: no sample is far from the mean."""
+    return not len(wave) or float(np.abs(wave - wave.mean()).max()) < SILENCE
+
+
+def clipped_share(wave: Waveform) -> float:
+    """The share of samples that lie beside others at the limit of the scale."""
+    if len(wave) < 2:
+        return 0.0
+    full = np.abs(wave) >= CLIPPED
+    return float((full[1:] & full[:-1]).mean())
+
+
+def _mono(file: Any, path: Path, first: int, wanted: int) -> npt.NDArray[np.float32]:
+    """Samples from `first` on, as many as there are but not more than `wanted`."""
+    blocks = []
+    left = wanted
+    try:
+        if first:
+            file.seek(first)
+        while left > 0:
+            block = file.read(min(left, _BLOCK), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
+            left -= len(block)
+    except (RuntimeError, OSError) as error:  # libsndfile's are RuntimeErrors
+        raise DataError(f"{path}: cannot be read to its end: {_said(error)}") from None
+    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+
+
+def _opened(path: Path) -> Any:
+    import soundfile
+
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; a sound file is needed")
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror
+        raise DataError(f"{path}: {reason}") from None
+    if size == 0:
+        raise DataError(f"{path}: the file is empty")
+    try:
+        return soundfile.SoundFile(str(path))
+    except (RuntimeError, TypeError, OSError) as error:
+        raise DataError(f"{path}: not a sound file that can be read: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    """What libsndfile said, without the path, which it repeats."""
+    return str(getattr(error, "error_string", error)).strip().rstrip(".") or type(error).__name__
+
+
+def _missing_bytes(path: Path) -> int:
+    """How many bytes a WAV file lacks of the sound that it announces; 0 for other files.
+
+    libsndfile takes a file that was cut short for a shorter one.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return 0
+        size = path.stat().st_size
+        while len(chunk := file.read(8)) == 8:
+            name, length = struct.unpack("<4sI", chunk)
+            if name == b"data":
+                # Programs that write into a pipe announce nothing, or everything.
+                known = 0 < length < 0x7FFFFF00
+                return max(0, file.tell() + length - size) if known else 0
+            file.seek(length + length % 2, 1)
+    return 0
