@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from transduce.model.rnn import Dropout, RecurrentLayer, last_real, reverse_by_length
 from transduce.model.state import Memory
+from transduce.model.subsampling import real_mask
 from transduce.recipe import EncoderOptions
 
 
@@ -64,6 +65,10 @@ class RecurrentEncoder(nn.Module):
         self.dropout = Dropout(options.dropout, options.variational)
         self.residual = options.residual
 
+    def memory_lengths(self, lengths: Tensor) -> Tensor:
+        """How many memory positions so many positions become. lengths (B,) int64 -> the same."""
+        return lengths
+
     def forward(self, embedded: Tensor, lengths: Tensor) -> Memory:
         """embedded (B, S, E), lengths (B,) at least 1 -> Memory with D = the encoder's size."""
         x = embedded
@@ -75,7 +80,7 @@ class RecurrentEncoder(nn.Module):
             finals.append(final)
             if cell is not None:
                 cells.append(cell)
-        mask = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
+        mask = real_mask(lengths, x.shape[1])
         return Memory(
             values=x * mask.unsqueeze(2),
             mask=mask,

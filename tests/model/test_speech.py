@@ -1,0 +1,116 @@
+"""Models of speech: frames in, and the answers depend on no padding, no batch-mate, no batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from transduce.errors import UsageError
+from transduce.model import Seq2Seq, build_model
+from transduce.recipe import ModelOptions
+
+BINS, VOCABULARY = 10, 12
+FRONTS: list[dict[str, Any]] = [
+    *({"kind": "conv", "factor": factor, "channels": 3} for factor in (1, 2, 4, 8)),
+    *({"kind": "stack", "factor": factor} for factor in (1, 4, 8)),
+    {"kind": "none"},
+]
+ENCODERS: dict[str, dict[str, Any]] = {
+    "lstm": {"kind": "lstm", "layers": 2},
+    "one-way": {"kind": "gru", "layers": 2, "bidirectional": False, "layer_norm": True},
+}
+
+
+def make(encoder: dict[str, Any] | None = None, **model: Any) -> Seq2Seq:
+    torch.manual_seed(3)
+    part = {"size": 8, "dropout": 0.0}
+    tree = {
+        "embedding": 6,
+        "subsampling": {"channels": 3},
+        "encoder": part | (encoder or {}),
+        "decoder": part | {"layers": 2, "attention": {"heads": 2}},
+        "ctc": {"weight": 0.3},
+    }
+    return build_model(ModelOptions.model_validate(tree | model), 0, VOCABULARY, BINS)
+
+
+def frames(longest: int = 21) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(5)
+    lengths = torch.tensor([longest, 13, 8, 1])
+    source = torch.randn(4, longest, BINS)
+    source[torch.arange(longest) >= lengths.unsqueeze(1)] = 0
+    target = torch.randint(4, VOCABULARY, (4, 5))
+    target[:, 0] = 1
+    return source, lengths, target
+
+
+def assert_inert(model: Seq2Seq) -> None:
+    """Padding and batch-mates change nothing, and `memory_lengths` is what the mask says."""
+    model.eval()
+    source, lengths, target = frames()
+    with torch.inference_mode():
+        memory = model.encode(source, lengths)
+        assert memory.mask.sum(dim=1).tolist() == model.memory_lengths(lengths).tolist()
+        assert not memory.values[~memory.mask].any()
+        said = model.ctc_log_probs(memory)
+        together, weights = model(source, lengths, target) if model.decoder else (None, None)
+        for row, length in enumerate(lengths.tolist()):
+            one = slice(row, row + 1)
+            alone = model.encode(source[one, :length], lengths[one])
+            positions = int(model.memory_lengths(lengths[one]))
+            assert alone.values.shape[1] == positions == said[row][memory.mask[row]].shape[0]
+            torch.testing.assert_close(model.ctc_log_probs(alone)[0], said[row, :positions])
+            if together is not None and weights is not None:
+                log_probs, own = model(source[one, :length], lengths[one], target[one])
+                torch.testing.assert_close(log_probs[0], together[row])
+                torch.testing.assert_close(own[0], weights[row, :, :positions])
+
+
+@pytest.mark.parametrize("front", FRONTS, ids=str)
+def test_padding_and_batch_mates_change_nothing_below_the_encoder(front: dict[str, Any]) -> None:
+    model = make(subsampling=front)
+    assert_inert(model)
+    factor = front.get("factor", 1)
+    assert model.memory_lengths(torch.tensor([1, 16, 17])).tolist() == [
+        1, -(-16 // factor), -(-17 // factor)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
+def test_padding_and_batch_mates_change_nothing_in_the_encoder(encoder: dict[str, Any]) -> None:
+    assert_inert(make(encoder))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
+def test_one_step_at_a_time_equals_all_at_once(encoder: dict[str, Any]) -> None:
+    model = make(encoder).eval()
+    source, lengths, target = frames()
+    with torch.inference_mode():
+        log_probs, _ = model(source, lengths, target)
+        memory = model.encode(source, lengths)
+        state = model.start(memory)
+        for position in range(target.shape[1]):
+            step = model.step(target[:, position : position + 1], state, memory)
+            state = step.state
+            torch.testing.assert_close(step.log_probs[:, 0], log_probs[:, position])
+
+
+def test_ctc_alone_has_no_decoder() -> None:
+    model = make(ctc={"weight": 1.0})
+    assert_inert(model)
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {
+        "subsampling", "encoder", "output"
+    }  # fmt: skip
+    source, lengths, _ = frames()
+    with pytest.raises(UsageError, match="no decoder"):
+        model.start(model.encode(source, lengths))
+
+
+def test_without_ctc_there_is_none_to_ask() -> None:
+    model = make(ctc={"weight": 0.0})
+    source, lengths, _ = frames()
+    with pytest.raises(UsageError, match="without CTC"):
+        model.ctc_log_probs(model.encode(source, lengths))
