@@ -19,9 +19,9 @@ from transduce.training.update import Updater
 
 SYMBOLS = range(4, 8)
 BINS = 12
-ROWS = [list(row) for n in (1, 2, 3) for row in itertools.product(SYMBOLS, repeat=n)]
+ROWS = [list(row) for n in range(1, 6) for row in itertools.product(SYMBOLS, repeat=n)]
 random.Random(1).shuffle(ROWS)
-UNSEEN = 12
+UNSEEN = 60
 SMALL = {"size": 32, "dropout": 0.0}
 HYBRID = {"weight": 0.4}
 
@@ -46,8 +46,8 @@ def spoken(rows: list[list[int]], seed: int) -> Batch:
     )
 
 
-def hear(updates: int = 100, **model: Any) -> tuple[Seq2Seq, TrainingOptions]:
-    """A model trained on all rows but the unseen."""
+def hear(updates: int = 200, **model: Any) -> Seq2Seq:
+    """A model trained on 32 rows at a time, none of them unseen ones."""
     torch.manual_seed(1)
     tree = {
         "embedding": 16,
@@ -61,14 +61,12 @@ def hear(updates: int = 100, **model: Any) -> tuple[Seq2Seq, TrainingOptions]:
     }
     built = build_model(ModelOptions.model_validate(tree | model), 0, 8, BINS)
     options = TrainingOptions(updates=updates, learning_rate=0.01, label_smoothing=0.0)
+    draw = random.Random(2)
     updater = Updater(built, options, "fp32", lambda _: [], print)
-    for update in range(1, updates + 1):
-        updater.apply([spoken(ROWS[UNSEEN:], update % 4)], 0.01 * min(1.0, update / 10))
-        if update % 10 == 0:
-            window = updater.take_window()
-            if max(window.nll, window.ctc) / window.tokens < 0.03:
-                break
-    return built.eval(), options
+    for update in range(1, updates):
+        batch = spoken(draw.sample(ROWS[UNSEEN:], 32), update)
+        updater.apply([batch], 0.01 * min(1.0, update / 10, 2 * (1 - update / updates)))
+    return built.eval()
 
 
 def greedy_ctc(model: Seq2Seq, batch: Batch) -> list[list[int]]:
@@ -81,7 +79,7 @@ def greedy(model: Seq2Seq, batch: Batch) -> list[list[int]]:
     memory = model.encode(batch.source, batch.source_lengths)
     state, tokens = model.start(memory), torch.ones(batch.size, 1, dtype=torch.long)
     said: list[Tensor] = []
-    for _ in range(5):
+    for _ in range(7):
         step = model.step(tokens, state, memory)
         state, tokens = step.state, step.logits.argmax(-1)
         said.append(tokens)
@@ -89,10 +87,10 @@ def greedy(model: Seq2Seq, batch: Batch) -> list[list[int]]:
     return [list(itertools.takewhile(lambda token: token != 2, row)) for row in rows]
 
 
-def assert_hears(found: list[list[int]]) -> None:
-    right = [ids == row for ids, row in zip(found, ROWS, strict=True)]
-    assert sum(right) / len(right) >= 0.9
-    assert sum(right[:UNSEEN]) / UNSEEN >= 0.5  # by chance: 1 in 84
+def assert_hears(found: list[list[int]], share: float) -> None:
+    """Of rows it was not trained on, so much is right (by chance: 1 in 1364)."""
+    right = [ids == row for ids, row in zip(found, ROWS[:UNSEEN], strict=True)]
+    assert sum(right) / UNSEEN >= share
 
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -103,21 +101,22 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_decoder_and_ctc_learn_together(model: dict[str, Any]) -> None:
-    trained, _ = hear(**model)
-    batch = spoken(ROWS, 99)
+    trained = hear(**model)
+    batch = spoken(ROWS[:UNSEEN], 999)
     with torch.inference_mode():
-        assert_hears(greedy(trained, batch))
-        assert_hears(greedy_ctc(trained, batch))
+        # Attention without places takes some of equal symbols in a row for one.
+        assert_hears(greedy(trained, batch), 0.6)
+        assert_hears(greedy_ctc(trained, batch), 0.85)
 
 
 def test_ctc_alone_learns() -> None:
-    trained, _ = hear(ctc={"weight": 1.0})
+    trained = hear(ctc={"weight": 1.0})
     with torch.inference_mode():
-        assert_hears(greedy_ctc(trained, spoken(ROWS, 99)))
+        assert_hears(greedy_ctc(trained, spoken(ROWS[:UNSEEN], 999)), 0.85)
 
 
 def test_the_loss_is_joined_by_the_weight_and_summed_over_sentences() -> None:
-    trained, _ = hear(updates=1)
+    trained = hear(updates=2)
     batch = spoken(ROWS[:6], 1)
     with torch.inference_mode():
         joint = sequence_loss(trained, batch, 0.0)
