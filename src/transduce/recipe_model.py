@@ -54,8 +54,9 @@ class EncoderOptions(RecurrentOptions):
     heads: Positive = 4  # of self-attention
     feed_forward: Positive | None = None  # inner width; default: 4 x size
     kernel: Positive = 15  # conformer: positions that a convolution sees, an odd number
-    # rotary: by distance (2104.09864); sinusoidal: by place (1706.03762, section 3.5)
-    positions: Literal["rotary", "sinusoidal"] = "rotary"
+    # rotary: by distance (2104.09864), default of conformer; sinusoidal: by place (1706.03762,
+    # section 3.5), default of transformer
+    positions: Literal["rotary", "sinusoidal"] | None = None
 
     @property
     def recurrent(self) -> bool:
@@ -74,8 +75,9 @@ class EncoderOptions(RecurrentOptions):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> EncoderOptions:
-        if self.pyramid and not self.recurrent:
-            raise ValueError(f"`pyramid` is for recurrent encoders, not for `{self.kind}`")
+        if not self.recurrent and (self.pyramid or not self.bidirectional):
+            name = "pyramid" if self.pyramid else "bidirectional: false"
+            raise ValueError(f"`{name}` is for recurrent encoders, not for `{self.kind}`")
         if self.pyramid >= self.layers:
             raise ValueError(
                 f"pyramid {self.pyramid} is of layers above the first, and there are {self.layers}"

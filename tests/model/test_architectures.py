@@ -90,7 +90,11 @@ def test_depth_residual_and_norm_step_alike(feeding: str, extra: dict[str, objec
 def test_padding_and_batch_mates_change_nothing(
     kind: str, attention: str, feeding: str, start: str
 ) -> None:
-    model = make(kind, attention, feeding, start).eval()
+    assert_padding_inert(make(kind, attention, feeding, start))
+
+
+def assert_padding_inert(model: Seq2Seq) -> None:
+    model.eval()
     source, lengths, target = sentences()
     with torch.inference_mode():
         together, weights = model(source, lengths, target)
@@ -128,6 +132,23 @@ def test_states_reorder_and_drop(attention: str, feeding: str) -> None:
             sequence = torch.stack([target[b, order[b, k]], target[b, 2 + k]]).unsqueeze(0)
             expected, _ = model(source[b : b + 1], lengths[b : b + 1], sequence)
             torch.testing.assert_close(after.log_probs[b, k], expected[0, 1])
+
+
+@pytest.mark.parametrize("feeding", FEEDINGS)
+@pytest.mark.parametrize("encoder", ["transformer", "conformer"])
+def test_self_attentive_encoders_read_text_too(encoder: str, feeding: str) -> None:
+    options = ModelOptions(
+        embedding=6,
+        encoder=EncoderOptions(kind=encoder, layers=2, size=8, heads=2, kernel=3),
+        decoder=DecoderOptions(size=8, feeding=feeding, attention=AttentionOptions(heads=2)),
+    )
+    torch.manual_seed(3)
+    model = build_model(options, source_size=15, target_size=17)
+    assert_step_by_step(model)
+    assert_padding_inert(model)
+    with pytest.raises(UsageError, match="copy"):
+        copied = options.decoder.model_copy(update={"start": "copy"})
+        build_model(options.model_copy(update={"decoder": copied}), 15, 17)
 
 
 @pytest.mark.parametrize("feeding", FEEDINGS)

@@ -21,6 +21,10 @@ FRONTS: list[dict[str, Any]] = [
 ENCODERS: dict[str, dict[str, Any]] = {
     "lstm": {"kind": "lstm", "layers": 2},
     "one-way": {"kind": "gru", "layers": 2, "bidirectional": False, "layer_norm": True},
+    "transformer": {"kind": "transformer", "layers": 2, "heads": 2},
+    "rotary": {"kind": "transformer", "heads": 2, "positions": "rotary"},
+    "conformer": {"kind": "conformer", "layers": 2, "heads": 2, "kernel": 5},
+    "wider than its sentences": {"kind": "conformer", "heads": 1, "kernel": 31},
 }
 
 

@@ -95,6 +95,8 @@ def assert_hears(found: list[list[int]], share: float) -> None:
 
 MODELS: dict[str, dict[str, Any]] = {
     "lstm": {},
+    "transformer": {"encoder": SMALL | {"kind": "transformer", "heads": 2}},
+    "conformer": {"encoder": SMALL | {"kind": "conformer", "heads": 2, "kernel": 7}},
     "stack": {"subsampling": {"kind": "stack", "factor": 4, "dropout": 0.0}},
 }
 

@@ -14,6 +14,7 @@ from transduce.model.output import OutputLayer
 from transduce.model.rnn import GATES, RecurrentLayer
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.subsampling import Subsampling
+from transduce.model.transformer import SelfAttentiveEncoder
 from transduce.recipe import InitOptions, ModelOptions
 
 OUTPUTS = ("output.weight", "ctc.weight")
@@ -30,8 +31,7 @@ def build_model(
     target = nn.Embedding(target_size, options.embedding) if options.has_decoder else None
     source = _source(options, source_size, target, bins)
     width = options.embedding if isinstance(source, nn.Embedding) else options.encoder.size
-    with_cell = options.decoder.start == "copy" and options.decoder.kind == "lstm"
-    encoder = RecurrentEncoder(options.encoder, width, with_cell)
+    encoder = _encoder(options, width)
     decoder, output, ctc = None, OutputLayer(encoder.memory_size, target_size), None
     if target is not None:
         decoder = RecurrentDecoder(
@@ -73,6 +73,19 @@ def _source(
     return nn.Embedding(size, options.embedding)
 
 
+def _encoder(options: ModelOptions, width: int) -> RecurrentEncoder | SelfAttentiveEncoder:
+    """What reads embeddings or subsampled frames of this width."""
+    copied = options.has_decoder and options.decoder.start == "copy"
+    if options.encoder.recurrent:
+        return RecurrentEncoder(options.encoder, width, copied and options.decoder.kind == "lstm")
+    if copied:
+        raise UsageError(
+            "decoder.start `copy` copies a recurrent encoder's states, and encoder.kind "
+            f"`{options.encoder.kind}` has none; use `dense`"
+        )
+    return SelfAttentiveEncoder(options.encoder, width)
+
+
 def initialize(model: Seq2Seq, options: InitOptions) -> None:
     """Draw every weight anew, in the order of the model's parameters."""
     done: set[int] = set()
@@ -100,6 +113,9 @@ def _draw(name: str, parameter: nn.Parameter, options: InitOptions, is_embedding
         elif is_embedding:
             # Xavier of a lookup would shrink with the vocabulary; what matters is the width.
             parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[1]))
+        elif name.endswith("filters.weight"):
+            # Each sees its own channel only; Glorot's rule would count the outputs of them all.
+            parameter.uniform_(-1, 1).mul_(math.sqrt(3 / parameter.shape[2]))
         else:
             nn.init.xavier_uniform_(parameter)
 

@@ -12,6 +12,7 @@ from transduce.model.output import OutputLayer
 from transduce.model.rnn import Dropout, RecurrentLayer, drop_words
 from transduce.model.state import Features, Memory, State, Step, StepFeatures
 from transduce.model.subsampling import Subsampling
+from transduce.model.transformer import SelfAttentiveEncoder
 
 
 class Seq2Seq(nn.Module):
@@ -26,7 +27,7 @@ class Seq2Seq(nn.Module):
         self,
         source: nn.Embedding | Subsampling,
         target_embedding: nn.Embedding | None,
-        encoder: RecurrentEncoder,
+        encoder: RecurrentEncoder | SelfAttentiveEncoder,
         decoder: RecurrentDecoder | None,
         output: OutputLayer,
         ctc: OutputLayer | None = None,
