@@ -21,6 +21,9 @@ FRONTS: list[dict[str, Any]] = [
 ENCODERS: dict[str, dict[str, Any]] = {
     "lstm": {"kind": "lstm", "layers": 2},
     "one-way": {"kind": "gru", "layers": 2, "bidirectional": False, "layer_norm": True},
+    "pyramid": {"kind": "lstm", "layers": 3, "pyramid": 2},
+    "pyramid one-way": {"kind": "gru", "layers": 2, "pyramid": 1, "bidirectional": False},
+    "pyramid residual": {"layers": 4, "pyramid": 1, "residual": True, "layer_norm": True},
     "transformer": {"kind": "transformer", "layers": 2, "heads": 2},
     "rotary": {"kind": "transformer", "heads": 2, "positions": "rotary"},
     "conformer": {"kind": "conformer", "layers": 2, "heads": 2, "kernel": 5},
