@@ -156,7 +156,8 @@ class CtcOptions(Options):
 
 
 class TransducerOptions(Options):
-    """The RNN-transducer (1211.3711), in place of the decoder: `model.decoder` is not read."""
+    """The RNN-transducer (1211.3711), in place of the decoder: `model.decoder` is not read, and
+    `model.tie` ties no output layer."""
 
     kind: Literal["lstm", "gru", "rnn"] = "lstm"  # the prediction network's recurrent unit
     layers: Positive = 1  # how deep

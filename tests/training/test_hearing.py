@@ -125,6 +125,32 @@ def test_ctc_alone_learns() -> None:
         assert_hears(greedy_ctc(trained, spoken(ROWS[:UNSEEN], 999)), 0.85)
 
 
+@pytest.mark.parametrize("ctc", [0.0, 0.3])
+def test_a_transducer_learns(ctc: float) -> None:
+    trained = hear(transducer={"size": 32, "joint": 32, "dropout": 0.0}, ctc={"weight": ctc})
+    with torch.inference_mode():
+        assert_hears(greedy_transducer(trained, spoken(ROWS[:UNSEEN], 999)), 0.7)
+
+
+def greedy_transducer(model: Seq2Seq, batch: Batch) -> list[list[int]]:
+    """The likeliest token at each node, at most three to a position."""
+    memory = model.encode(batch.source, batch.source_lengths)
+    heard, rows = model.heard(memory), []
+    for row, length in enumerate(memory.mask.sum(dim=1).tolist()):
+        one = memory.keep(torch.tensor([row]))
+        predicted, state = model.predict(torch.tensor([[1]]), model.start(one))
+        said: list[int] = []
+        for position in range(length):
+            for _ in range(3):
+                token = int(model.join(heard[row, position], predicted).argmax())
+                if not token:
+                    break
+                said.append(token)
+                predicted, state = model.predict(torch.tensor([[token]]), state)
+        rows.append(said)
+    return rows
+
+
 def test_the_loss_is_joined_by_the_weight_and_summed_over_sentences() -> None:
     trained = hear(updates=2)
     batch = spoken(ROWS[:6], 1)

@@ -14,6 +14,7 @@ from transduce.model.output import OutputLayer
 from transduce.model.rnn import GATES, RecurrentLayer
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.subsampling import Subsampling
+from transduce.model.transducer import Transducer
 from transduce.model.transformer import SelfAttentiveEncoder
 from transduce.recipe import InitOptions, ModelOptions
 
@@ -28,17 +29,19 @@ def build_model(
     Where the source is speech, `bins` says how wide its frames are, and `source_size` nothing.
     Errors: UsageError where sections of the recipe do not fit each other.
     """
-    target = nn.Embedding(target_size, options.embedding) if options.has_decoder else None
+    target = nn.Embedding(target_size, options.embedding) if options.ctc.weight < 1 else None
     source = _source(options, source_size, target, bins)
     width = options.embedding if isinstance(source, nn.Embedding) else options.encoder.size
     encoder = _encoder(options, width)
-    decoder, output, ctc = None, OutputLayer(encoder.memory_size, target_size), None
-    if target is not None:
+    head = OutputLayer(encoder.memory_size, target_size)
+    decoder, transducer, output = None, None, head
+    if target is not None and options.transducer is not None:
+        transducer = Transducer(options.transducer, options.embedding, encoder.memory_size)
+        output = OutputLayer(options.transducer.joint, target_size)
+    elif target is not None:
         decoder = RecurrentDecoder(
             options.decoder, options.embedding, encoder.memory_size, options.encoder.layers
         )
-        if options.ctc.weight:
-            ctc = output
         tied = None if options.tie == "none" else target.weight
         output = OutputLayer(options.embedding, target_size, tied)
     model = Seq2Seq(
@@ -47,7 +50,8 @@ def build_model(
         encoder,
         decoder,
         output,
-        ctc,
+        transducer=transducer,
+        ctc=head if options.ctc.weight and output is not head else None,
         ctc_weight=options.ctc.weight,
         embedding_scale=math.sqrt(options.embedding) if options.scale_embedding else 1.0,
         embedding_dropout=options.embedding_dropout,

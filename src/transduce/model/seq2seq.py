@@ -12,15 +12,17 @@ from transduce.model.output import OutputLayer
 from transduce.model.rnn import Dropout, RecurrentLayer, drop_words
 from transduce.model.state import Features, Memory, State, Step, StepFeatures
 from transduce.model.subsampling import Subsampling
+from transduce.model.transducer import Transducer, joined
 from transduce.model.transformer import SelfAttentiveEncoder
 
 
 class Seq2Seq(nn.Module):
-    """Encoder, memory, and what reads it: a decoder with attention, CTC, or both.
+    """Encoder, memory, and what reads it: a decoder with attention or a transducer, CTC, or both.
 
     Training asks for `features` (all T target positions at once) and the output layer's loss;
     search asks for `encode`, `start` and `step` (K hypotheses of each sentence), or for
-    `ctc_log_probs`. Where there is no decoder (CTC alone), the output layer reads the memory.
+    `ctc_log_probs`, or for `start`, `predict`, `heard` and `join`. Where there is CTC alone, the
+    output layer reads the memory.
     """
 
     def __init__(
@@ -30,8 +32,9 @@ class Seq2Seq(nn.Module):
         encoder: RecurrentEncoder | SelfAttentiveEncoder,
         decoder: RecurrentDecoder | None,
         output: OutputLayer,
-        ctc: OutputLayer | None = None,
         *,
+        transducer: Transducer | None = None,
+        ctc: OutputLayer | None = None,
         ctc_weight: float = 0.0,
         embedding_scale: float = 1.0,
         embedding_dropout: float = 0.0,
@@ -45,6 +48,7 @@ class Seq2Seq(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.output = output
+        self.transducer = transducer
         self.ctc = ctc
         self.ctc_weight = ctc_weight
         # In the inference form: what each token says to the first decoder layer (`packing`).
@@ -81,7 +85,7 @@ class Seq2Seq(nn.Module):
     @property
     def has_ctc(self) -> bool:
         """Whether there are `ctc_log_probs`."""
-        return self.ctc is not None or self.decoder is None
+        return self.ctc_weight > 0
 
     def ctc_log_probs(self, memory: Memory) -> Tensor:
         """What each memory position says: (B, S', V) float32, normalised; the blank is id 0.
@@ -94,12 +98,54 @@ class Seq2Seq(nn.Module):
 
     def start(self, memory: Memory) -> State:
         """The state before the first target position, one hypothesis a sentence (K = 1)."""
+        if self.transducer is not None:
+            return self.transducer.start(memory.values)
         return self._decoder().start(memory)
 
     def _decoder(self) -> RecurrentDecoder:
         if self.decoder is None:
-            raise UsageError("this model has no decoder: it is searched by its CTC alone")
+            by = "CTC" if self.transducer is None else "transducer"
+            raise UsageError(f"this model has no decoder: it is searched by its {by} alone")
         return self.decoder
+
+    # -------------------------------------------------------------------- where it is a transducer
+
+    def heard(self, memory: Memory) -> Tensor:
+        """The memory's side of the joint, projected once: (B, S', J)."""
+        result: Tensor = self._transducer().memory(memory.values)
+        return result
+
+    def predict(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Write tokens (B, K) int64, BOS at first -> their side of the joint (B, K, J), state."""
+        assert isinstance(state, DecoderState) and self.target_embedding is not None
+        return self._transducer().step(self._embed(self.target_embedding, tokens), state)
+
+    def join(self, heard: Tensor, predicted: Tensor) -> Tensor:
+        """Both sides (..., J), broadcast -> log-probabilities (..., V) float32; blank is id 0."""
+        return self.output.log_probs(joined(heard, predicted))
+
+    def transducer_loss(
+        self, memory: Memory, target_input: Tensor, target_lengths: Tensor
+    ) -> Tensor:
+        """Negative log-likelihoods (B,) in nats of targets as those of a batch: target_input
+        (B, T), BOS first; target_lengths (B,), end symbols (which are not written) included."""
+        transducer, embedding = self._transducer(), self.target_embedding
+        assert embedding is not None
+        return transducer.loss(
+            memory.values,
+            memory.mask.sum(dim=1),
+            self._embed(embedding, target_input),
+            target_input[:, 1:],
+            target_lengths - 1,
+            self.output,
+        )
+
+    def _transducer(self) -> Transducer:
+        if self.transducer is None:
+            raise UsageError("this model is no transducer")
+        return self.transducer
+
+    # ------------------------------------------------------------------------ where it is a decoder
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> Step:
         """Extend K hypotheses by one position.

@@ -59,7 +59,11 @@ def sequence_loss(
     if model.ctc_weight:
         ctc, too_short = (x / passes for x in _ctc(model, memory, lengths, batch, passes))
     if model.decoder is None:
-        return LossSum(ctc, ctc.detach(), batch.tokens, ctc.detach(), too_short)
+        loss = ctc
+        if model.transducer is not None:
+            loss = model.transducer_loss(memory, batch.target_input, batch.target_lengths).sum()
+        joint = _joint(model, loss, ctc)
+        return LossSum(joint, loss.detach(), batch.tokens, ctc.detach(), too_short)
     if positions is None:
         positions = real_positions(batch.target_output)
     features = model.features(memory, batch.target_input.repeat(passes, 1)).values
@@ -69,9 +73,12 @@ def sequence_loss(
         loss, nll = model.output.consistent_loss(values, targets, smoothing, consistency)
     else:
         loss, nll = model.output.loss(values.squeeze(0), targets, smoothing)
-    if model.ctc_weight:
-        loss = (1 - model.ctc_weight) * loss + model.ctc_weight * ctc
-    return LossSum(loss, nll, positions.shape[0], ctc.detach(), too_short)
+    return LossSum(_joint(model, loss, ctc), nll, positions.shape[0], ctc.detach(), too_short)
+
+
+def _joint(model: Seq2Seq, loss: Tensor, ctc: Tensor) -> Tensor:
+    weight = model.ctc_weight
+    return (1 - weight) * loss + weight * ctc if weight else loss
 
 
 def _ctc(
