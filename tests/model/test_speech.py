@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from transduce.data.batches import Batch
 from transduce.errors import UsageError
 from transduce.model import Seq2Seq, build_model
+from transduce.model.packing import has_int8, pack
 from transduce.recipe import ModelOptions
+from transduce.training.losses import sequence_loss
 
 BINS, VOCABULARY = 10, 12
 FRONTS: list[dict[str, Any]] = [
@@ -89,6 +94,50 @@ def test_padding_and_batch_mates_change_nothing_below_the_encoder(front: dict[st
 @pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
 def test_padding_and_batch_mates_change_nothing_in_the_encoder(encoder: dict[str, Any]) -> None:
     assert_inert(make(encoder))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
+def test_the_inference_form_answers_alike(encoder: dict[str, Any], precision: Any) -> None:
+    if precision == "int8" and not has_int8(torch.device("cpu")):
+        pytest.skip("no 8-bit product")
+    attention = {"kind": "location", "kernel": 3}
+    for decoder in ({"attention": {"heads": 2}}, {"attention": attention, "feeding": "input"}):
+        model = make(encoder, decoder={"size": 8, "dropout": 0.0} | decoder).eval()
+        source, lengths, target = frames()
+        found = []
+        for form in (model, pack(copy.deepcopy(model), precision)):
+            memory = form.encode(source, lengths)
+            step = form.step(target[:, :1], form.start(memory), memory)
+            second = form.step(target[:, 1:2], step.state, memory).log_probs
+            found.append(
+                torch.cat([second.flatten(), form.ctc_log_probs(memory)[memory.mask].flatten()])
+            )
+        # The mean, since norms over so few components magnify what is rounded now and then.
+        tolerance = {"fp32": 1e-5, "bf16": 0.04, "int8": 0.06}[precision]
+        assert (found[1] - found[0]).abs().mean() < tolerance
+        assert (found[1] - found[0]).abs().max() < 20 * tolerance
+
+
+@pytest.mark.parametrize("kind", ["lstm", "transformer", "conformer"])
+@pytest.mark.parametrize("transducer", [None, {"size": 8, "joint": 8}])
+def test_every_parameter_learns_also_in_bf16(kind: str, transducer: Any) -> None:
+    model = make({"kind": kind, "heads": 2}, transducer=transducer).train()
+    source, lengths, target = frames()
+    output = torch.cat([target[:, 1:], torch.full((4, 1), 2)], dim=1)
+    count = torch.full((4,), 5)
+    batch = Batch(source, lengths, target, output, count, np.arange(4))
+    gradients = []
+    for enabled in (False, True):
+        model.zero_grad()
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            sums = sequence_loss(model, batch, 0.1)
+        sums.loss.backward()
+        assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.98
 
 
 @pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
