@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from transduce.recipe_base import Options, Positive, Probability
 from transduce.recipe_model import (  # noqa: F401  # asked for here by their users
     AttentionOptions,
     CtcOptions,
@@ -20,9 +21,6 @@ from transduce.recipe_model import (  # noqa: F401  # asked for here by their us
     EncoderOptions,
     InitOptions,
     ModelOptions,
-    Options,
-    Positive,
-    Probability,
     SubsamplingOptions,
     TransducerOptions,
 )
@@ -211,6 +209,12 @@ class Recipe(Options):
     training: TrainingOptions  # how it is trained, and until when
     search: SearchOptions = SearchOptions()  # how it is decoded
     evaluation: EvaluationOptions = EvaluationOptions()  # how it is scored
+
+    @model_validator(mode="after")
+    def _passes_can_agree(self) -> Recipe:
+        if self.training.consistency and not self.model.has_decoder:
+            raise ValueError("training.consistency needs a model with a decoder")
+        return self
 
     @model_validator(mode="after")
     def _vocabularies_agree(self) -> Recipe:

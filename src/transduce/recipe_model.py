@@ -1,20 +1,14 @@
-"""The recipe's section `model`, and what all sections are made of."""
+"""The recipe's section `model`."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+from transduce.recipe_base import Count, Options, Positive, Probability
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class Options(BaseModel):
-    """Base of every section: immutable, no unknown keys, numbers must be finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SubsamplingOptions(Options):
@@ -50,7 +44,7 @@ class EncoderOptions(RecurrentOptions):
     kind: Literal["lstm", "gru", "rnn", "transformer", "conformer"] = "lstm"
     bidirectional: bool = True  # read the source in both directions
     # speech: so many layers above the first halve time (1508.01211, section 3.1)
-    pyramid: Annotated[int, Field(ge=0)] = 0
+    pyramid: Count = 0
     heads: Positive = 4  # of self-attention
     feed_forward: Positive | None = None  # inner width; default: 4 x size
     kernel: Positive = 15  # conformer: positions that a convolution sees, an odd number

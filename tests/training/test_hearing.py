@@ -135,14 +135,14 @@ def test_a_transducer_learns(ctc: float) -> None:
 def greedy_transducer(model: Seq2Seq, batch: Batch) -> list[list[int]]:
     """The likeliest token at each node, at most three to a position."""
     memory = model.encode(batch.source, batch.source_lengths)
-    heard, rows = model.heard(memory), []
+    rows = []
     for row, length in enumerate(memory.mask.sum(dim=1).tolist()):
         one = memory.keep(torch.tensor([row]))
         predicted, state = model.predict(torch.tensor([[1]]), model.start(one))
         said: list[int] = []
         for position in range(length):
             for _ in range(3):
-                token = int(model.join(heard[row, position], predicted).argmax())
+                token = int(model.join(memory.values[row, position], predicted).argmax())
                 if not token:
                     break
                 said.append(token)

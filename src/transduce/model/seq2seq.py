@@ -12,7 +12,7 @@ from transduce.model.output import OutputLayer
 from transduce.model.rnn import Dropout, RecurrentLayer, drop_words
 from transduce.model.state import Features, Memory, State, Step, StepFeatures
 from transduce.model.subsampling import Subsampling
-from transduce.model.transducer import Transducer, joined
+from transduce.model.transducer import PredictionState, Transducer
 from transduce.model.transformer import SelfAttentiveEncoder
 
 
@@ -21,7 +21,7 @@ class Seq2Seq(nn.Module):
 
     Training asks for `features` (all T target positions at once) and the output layer's loss;
     search asks for `encode`, `start` and `step` (K hypotheses of each sentence), or for
-    `ctc_log_probs`, or for `start`, `predict`, `heard` and `join`. Where there is CTC alone, the
+    `ctc_log_probs`, or for `start`, `predict` and `join`. Where there is CTC alone, the
     output layer reads the memory.
     """
 
@@ -110,19 +110,15 @@ class Seq2Seq(nn.Module):
 
     # -------------------------------------------------------------------- where it is a transducer
 
-    def heard(self, memory: Memory) -> Tensor:
-        """The memory's side of the joint, projected once: (B, S', J)."""
-        result: Tensor = self._transducer().memory(memory.values)
-        return result
-
     def predict(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Write tokens (B, K) int64, BOS at first -> their side of the joint (B, K, J), state."""
-        assert isinstance(state, DecoderState) and self.target_embedding is not None
+        assert isinstance(state, PredictionState) and self.target_embedding is not None
         return self._transducer().step(self._embed(self.target_embedding, tokens), state)
 
-    def join(self, heard: Tensor, predicted: Tensor) -> Tensor:
-        """Both sides (..., J), broadcast -> log-probabilities (..., V) float32; blank is id 0."""
-        return self.output.log_probs(joined(heard, predicted))
+    def join(self, values: Tensor, predicted: Tensor) -> Tensor:
+        """What is said at memory positions (..., D) after `predict`'s (..., J), broadcast:
+        log-probabilities (..., V) float32 of tokens and, at 0, the blank."""
+        return self.output.log_probs(self._transducer().join(values, predicted))
 
     def transducer_loss(
         self, memory: Memory, target_input: Tensor, target_lengths: Tensor
