@@ -81,7 +81,7 @@ def table(at: str, section: type[BaseModel]) -> str:
     notes = comments(section)
     for name, field in section.model_fields.items():
         inner = section_of(field.annotation)
-        if inner is not None and not field.is_required():
+        if inner is not None and field.default is not None and not field.is_required():
             default = "[]" if field.default == [] else "its defaults"
         else:
             default = "**required**" if field.is_required() else f"`{shown(field.default)}`"
