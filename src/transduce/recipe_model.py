@@ -143,7 +143,7 @@ class DecoderOptions(RecurrentOptions):
 class CtcOptions(Options):
     """Connectionist temporal classification (Graves et al. 2006) of the memory.
 
-    The loss is (1 - weight) x the decoder's + weight x CTC's (1609.06773, section 3.1).
+    The loss is (1 - weight) x the decoder's + weight x CTC's (1609.06773).
     """
 
     weight: Share = 0.0  # 0: no CTC; 1: nothing but CTC, without a decoder

@@ -153,7 +153,7 @@ def test_the_loss_is_joined_by_the_weight_and_summed_over_sentences() -> None:
     trained = hear(updates=2)
     batch = spoken(ROWS[:6], 1)
     with torch.inference_mode():
-        joint = sequence_loss(trained, batch)
+        joint = sequence_loss(trained, batch, 0.0)
         torch.testing.assert_close(joint.loss, 0.6 * joint.nll + 0.4 * joint.ctc)
         alone = [sequence_loss(trained, spoken_rows, 0.0) for spoken_rows in singly(batch)]
         torch.testing.assert_close(joint.ctc, torch.stack([one.ctc for one in alone]).sum())

@@ -8,7 +8,7 @@ projections. The same code serves training (Q = T target positions) and search (
     general     q · W k                            Luong et al. 2015
     additive    v · tanh(W q + U k)                Bahdanau et al. 2015 (1409.0473), appendix A.1.2
     multi_head  scaled_dot in H subspaces          Vaswani et al. 2017, section 3.2.2
-    location    v · tanh(W q + U k + L f)          Chorowski et al. 2015 (1506.07503), section 2.1
+    location    v · tanh(W q + U k + L f)          Chorowski et al. 2015 (1506.07503), section 2.2
 where f are features of a position: filters over the weights of the step before, around it.
 """
 

@@ -37,7 +37,7 @@ class LatticeLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         blanks, tokens, alpha, beta, total = ctx.saved_tensors
-        # The share of all ways that take a step (Graves' equation 20, on log-probabilities).
+        # The share of all ways that take a step (Graves, section 2.5, by log-probabilities).
         before = alpha[:-1] - total.view(1, -1, 1)
         by_blank = (before + blanks[:-1] + beta[1:]).exp()
         by_token = (before[..., :-1] + tokens[:-1, :, :-1] + beta[1:, :, 1:]).exp()

@@ -48,7 +48,7 @@ def sequence_loss(
     Label smoothing as in Szegedy et al. 2016 (1512.00567), section 7. `positions` are those of
     `real_positions`, on the model's device. With `consistency` (R-Drop, 2106.14448), the batch
     goes through the model twice, under two dropout masks. Joined with CTC as in Kim et al. 2017
-    (1609.06773), section 3.1, of which every sentence's loss is a sum over its target too.
+    (1609.06773), of which every sentence's loss is a sum over its target too.
     """
     passes = 2 if consistency and model.decoder is not None else 1
     source = batch.source.repeat(passes, *[1] * (batch.source.dim() - 1))
