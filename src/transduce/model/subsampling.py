@@ -29,8 +29,8 @@ class Subsampling(nn.Module):
     """Frames (B, S, F) to positions (B, S / factor rounded up, size).
 
     `conv` is the front of most hybrid systems: two convolutions (three for a factor of 8) of 3 x 3;
-    those that need not halve time halve the bins only. Frames beyond a sentence's end count as silence (zeros) at every convolution, as they do at its edge,
-    so padding changes nothing.
+    those that need not halve time halve the bins only. Frames beyond a sentence's end count as
+    silence (zeros) at every convolution, as they do at its edge, so padding changes nothing.
     """
 
     def __init__(self, options: SubsamplingOptions, bins: int, size: int) -> None:
