@@ -96,7 +96,7 @@ def table(at: str, section: type[BaseModel]) -> str:
         key = f"data.{name}[]" if at == "data" else key_of(at, name)
         key = "data.train[]" if key in ("data.valid[]", "data.test[]") else key
         inner = named(key, field)
-        if inner and not field.is_required():
+        if inner and field.default is not None and not field.is_required():
             default = "[]" if field.default == [] else "its defaults"
         else:
             default = "**required**" if field.is_required() else f"`{shown(field.default)}`"

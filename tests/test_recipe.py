@@ -206,7 +206,7 @@ def test_wrong_overrides_are_quoted(tmp_path: Path, override: str, expected: str
         ),
         ("model: {encoder: {layers: true}}", 5, "`model.encoder.layers` is true"),
         ('model: {encoder: {layers: "2"}}', 5, "`model.encoder.layers` is '2'"),
-        ("model: {encoder: {kind: ltsm}}", 5, "one of lstm, gru, rnn; did you mean `lstm`?"),
+        ("model: {encoder: {kind: ltsm}}", 5, "transformer, conformer; did you mean `lstm`?"),
         ("\nsearch:\n  beam: 0", 7, "`search.beam` is 0, but must be an integer ≥ 1 and ≤ 1,000"),
         ("model: {output_dropout: 1.0}", 5, "but must be a number ≥ 0 and < 1"),
         ("model: 3", 5, "`model` is 3, but holds options"),

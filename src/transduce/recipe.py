@@ -2,8 +2,8 @@
 
 A recipe says everything about one model: its data, its tokenizers, its architecture, how it is
 trained and how it is searched. The YAML file, the command line's `key=value` overrides and Python
-all build the same tree, so an option is typed, bounded and documented here and nowhere else.
-Reading and writing files is in `recipe_files`.
+all build the same tree, so an option is typed, bounded and documented here and nowhere else (the
+model's section: in `recipe_model`). Reading and writing files is in `recipe_files`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from transduce.recipe_base import Options, Positive, Probability
+from transduce.recipe_model import (  # noqa: F401  # asked for here by their users
+    AttentionOptions,
+    CtcOptions,
+    DecoderOptions,
+    EncoderOptions,
+    InitOptions,
+    ModelOptions,
+    SubsamplingOptions,
+    TransducerOptions,
+)
 from transduce.recipe_speech import SpeechOptions
 
 # --------------------------------------------------------------------------------------- data
@@ -85,94 +95,6 @@ class TextOptions(Options):
     lowercase: bool = False  # lower-case everything
     normalize: Literal["none", "nfc", "nfkc", "punctuation"] = "nfc"  # punctuation: Moses rules
     tokenizer: TokenizerOptions = TokenizerOptions()  # how text is cut
-
-
-# -------------------------------------------------------------------------------------- model
-
-
-class RecurrentOptions(Options):
-    """What encoder and decoder share."""
-
-    kind: Literal["lstm", "gru", "rnn"] = "lstm"  # the recurrent unit; rnn is tanh
-    layers: Positive = 1  # how deep
-    size: Positive = 256  # width of the output; a bidirectional encoder has half of it each way
-    dropout: Probability = 0.2  # on the output of each layer
-    variational: bool = False  # one dropout mask for all positions (1512.05287)
-    residual: bool = False  # around every layer whose input and output widths agree
-    layer_norm: bool = False  # after every layer
-
-
-class EncoderOptions(RecurrentOptions):
-    bidirectional: bool = True  # read the source in both directions
-
-    @model_validator(mode="after")
-    def _even(self) -> EncoderOptions:
-        if self.bidirectional and self.size % 2:
-            raise ValueError("a bidirectional encoder needs an even `size` (half of it each way)")
-        return self
-
-
-class AttentionOptions(Options):
-    # how a query scores the memory; unscaled scores (dot, general) saturate easily
-    kind: Literal["none", "dot", "scaled_dot", "general", "additive", "multi_head"] = "multi_head"
-    size: Positive | None = None  # inner width of additive and multi_head; default: the decoder's
-    heads: Positive = 4  # multi_head only
-    dropout: Probability = 0.0  # on the attention weights
-
-
-class DecoderOptions(RecurrentOptions):
-    """`feeding` is how attention enters the recurrence.
-
-    parallel: the first layer runs over the whole target, attends once, and the context joins the
-    layers above (no loop over time; the arrangement of GNMT v2). input: Luong's input feeding
-    (1508.04025, section 3.3). context: Bahdanau's decoder (1409.0473), whose query is the state
-    before the step.
-    """
-
-    feeding: Literal["parallel", "input", "context"] = "parallel"
-    attention: AttentionOptions = AttentionOptions()  # how memory is looked at
-    # how the encoder's end becomes the first state
-    start: Literal["dense", "copy", "mean", "zeros"] = "dense"
-    readout: Literal["tanh", "maxout", "linear"] = "tanh"  # between decoder and vocabulary
-
-    @model_validator(mode="after")
-    def _feeding_needs_attention(self) -> DecoderOptions:
-        if self.attention.kind == "none" and self.feeding != "parallel":
-            raise ValueError(
-                f"feeding `{self.feeding}` needs attention; without attention use `parallel`"
-            )
-        if self.attention.kind == "multi_head":
-            inner = self.attention.size or self.size
-            if inner % self.attention.heads:
-                raise ValueError(
-                    f"attention size {inner} is not a multiple of heads {self.attention.heads}"
-                )
-        return self
-
-
-class InitOptions(Options):
-    """Initial weights: `uniform` is Luong's (0.1) and Sutskever's (0.08), `xavier` Glorot's."""
-
-    kind: Literal["uniform", "normal", "xavier"] = "xavier"
-    scale: Annotated[float, Field(gt=0.0)] = 0.1  # uniform: its range; normal: its deviation
-    orthogonal: bool = True  # recurrent matrices orthogonal, gate by gate
-    forget_bias: float = 1.0  # of LSTM (Jozefowicz et al. 2015)
-
-
-class ModelOptions(Options):
-    embedding: Positive = 256  # width of source and target embeddings
-    # embeddings x sqrt(width) (1706.03762, section 3.4): rows drawn small enough to be tied to the
-    # output layer are too faint for a recurrence to hear, and learning starts late
-    scale_embedding: bool = True
-    embedding_dropout: Probability = 0.2  # on components of embeddings
-    # whole source and target-input tokens hidden (1512.05287, section 4)
-    word_dropout: Probability = 0.0
-    # target embedding = output layer; all: the source's too
-    tie: Literal["none", "target", "all"] = "target"
-    encoder: EncoderOptions = EncoderOptions()
-    decoder: DecoderOptions = DecoderOptions()
-    output_dropout: Probability = 0.2  # on the read-out, before the vocabulary
-    init: InitOptions = InitOptions()
 
 
 # ----------------------------------------------------------------------------------- training
@@ -335,6 +257,12 @@ class Recipe(Options):
                 new = {k: v for k, v in defaults.items() if k not in section.model_fields_set}
                 # Frozen for everyone else: this is still part of making it.
                 self.__dict__[name] = section.model_copy(update=new)
+        return self
+
+    @model_validator(mode="after")
+    def _passes_can_agree(self) -> Recipe:
+        if self.training.consistency and not self.model.has_decoder:
+            raise ValueError("training.consistency needs a model with a decoder")
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast, overload
 
 import torch
 
-from transduce.data.sides import SourceSide, load_sides
+from transduce.data.sides import SourceSide, bins_of, load_sides
 from transduce.data.speech import SpeechSide
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
@@ -71,7 +71,7 @@ def load(
     for other in opened[1:]:
         _same_vocabulary(first, other)
     chosen = settle(precision, where)
-    models = [_model(folder, source.size, target.size, where) for folder in opened]
+    models = [_model(folder, source, target, where) for folder in opened]
     count = [sum(p.numel() for p in model.parameters()) for model in models]
     models = [pack(model, chosen.precision) for model in models]
     model: Seq2Seq | Ensemble = models[0] if len(models) == 1 else Ensemble(models)
@@ -356,9 +356,9 @@ def _vocabulary(folder: ModelFolder, side: str) -> bytes:
 
 
 def _model(
-    folder: ModelFolder, source_size: int, target_size: int, device: torch.device
+    folder: ModelFolder, source: SourceSide, target: TextSide, device: torch.device
 ) -> Seq2Seq:
     """The trained model on its device, ready to decode."""
-    model = build_model(folder.recipe.model, source_size, target_size)
+    model = build_model(folder.recipe.model, source.size, target.size, bins_of(source))
     load_weights(model, folder.weights)
     return model.to(device).eval()

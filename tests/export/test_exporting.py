@@ -16,6 +16,7 @@ from transduce.export import export_model, recurrent
 from transduce.export.parity import Parity
 from transduce.folder import MANIFEST, RECIPE, WEIGHTS, publish
 from transduce.model.weights import read_tensors, tensor_bytes
+from transduce.recipe import ModelOptions
 from transduce.recipe_files import dump_recipe, load_recipe
 
 Run = Callable[..., tuple[int, str, str]]
@@ -93,6 +94,29 @@ def test_mistakes_get_a_message_and_write_nothing(
     assert (found, out) == (code, "")
     assert err.startswith("transduce: ") and message in err and "Traceback" not in err
     assert not (tmp_path / "new").exists() and sorted(untrained.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"encoder": {"kind": "conformer"}}, "`model.encoder.kind` conformer"),
+        (
+            {"decoder": {"attention": {"kind": "location"}, "feeding": "input"}},
+            "`model.decoder.attention.kind` location",
+        ),
+        ({"ctc": {"weight": 1.0}}, "`model.ctc.weight` 1"),
+        ({"transducer": {}}, "`model.transducer`"),
+    ],
+)
+def test_parts_without_a_graph_are_named(
+    untrained: Path, tmp_path: Path, changed: dict[str, object], named: str
+) -> None:
+    recipe = load_recipe(untrained / RECIPE)
+    other = recipe.model_copy(update={"model": ModelOptions.model_validate(changed)})
+    copied(untrained, tmp_path / "model", {RECIPE: dump_recipe(other).encode()})
+    with pytest.raises(UsageError, match=f"no ONNX graph for {named}"):
+        export_model(tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_graphs_that_answer_otherwise_are_not_written(

@@ -55,7 +55,7 @@ def make_updater(model: Seq2Seq, precision: str = "fp32", **training: Any) -> Up
 def gradients(model: Seq2Seq, precision: str = "fp32") -> dict[str, Tensor]:
     """The gradient of every parameter for the same batch, on the CPU, and the loss."""
     updater = make_updater(model.train(), precision)
-    loss, _ = updater._gradients([batch_of(ROWS)], 100)
+    loss, *_ = updater._gradients([batch_of(ROWS)], 100)
     found = {k: p.grad.cpu() for k, p in model.named_parameters() if p.grad is not None}
     return found | {"loss": loss.cpu()}
 

@@ -12,13 +12,14 @@ from transduce.model import Seq2Seq, build_model
 from transduce.recipe import AttentionOptions, DecoderOptions, EncoderOptions, ModelOptions
 
 KINDS = ("lstm", "gru", "rnn")
-ATTENTIONS = ("none", "dot", "scaled_dot", "general", "additive", "multi_head")
+ATTENTIONS = ("none", "dot", "scaled_dot", "general", "additive", "multi_head", "location")
 FEEDINGS = ("parallel", "input", "context")
 STARTS = ("dense", "copy", "mean", "zeros")
 COMBINATIONS = [
     combination
     for combination in itertools.product(KINDS, ATTENTIONS, FEEDINGS, STARTS)
-    if combination[1] != "none" or combination[2] == "parallel"
+    if not (combination[1] == "none" and combination[2] != "parallel")
+    and not (combination[1] == "location" and combination[2] == "parallel")
 ]
 EXTRAS = (
     {"layers": 1},
@@ -29,7 +30,12 @@ EXTRAS = (
 
 
 def make(
-    kind: str, attention: str, feeding: str, start: str = "dense", **common: object
+    kind: str,
+    attention: str,
+    feeding: str,
+    start: str = "dense",
+    cumulative: bool = False,
+    **common: object,
 ) -> Seq2Seq:
     torch.manual_seed(3)
     common = {"kind": kind, "layers": 2, "size": 8, **common}
@@ -40,7 +46,7 @@ def make(
             **common,
             feeding=feeding,
             start=start,
-            attention=AttentionOptions(kind=attention, heads=2),
+            attention=AttentionOptions(kind=attention, heads=2, kernel=3, cumulative=cumulative),
             readout={"parallel": "tanh", "input": "linear", "context": "maxout"}[feeding],
         ),
     )
@@ -86,11 +92,30 @@ def test_depth_residual_and_norm_step_alike(feeding: str, extra: dict[str, objec
     assert_step_by_step(make("lstm", "general", feeding, **extra))
 
 
+@pytest.mark.parametrize("feeding", ["input", "context"])
+def test_location_looks_at_the_step_before_or_at_all(feeding: str) -> None:
+    """Weights of the step before, or of all before: the same thing until the third step."""
+    source, lengths, target = sentences()
+    found = []
+    for cumulative in (False, True):
+        model = make("lstm", "location", feeding, cumulative=cumulative)
+        assert_step_by_step(model)
+        with torch.inference_mode():
+            found.append(model(source, lengths, target)[1])
+    before, all_before = found
+    torch.testing.assert_close(before[:, :2], all_before[:, :2])
+    assert not torch.allclose(before[:, 2:], all_before[:, 2:], rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(("kind", "attention", "feeding", "start"), COMBINATIONS[::3])
 def test_padding_and_batch_mates_change_nothing(
     kind: str, attention: str, feeding: str, start: str
 ) -> None:
-    model = make(kind, attention, feeding, start).eval()
+    assert_padding_inert(make(kind, attention, feeding, start))
+
+
+def assert_padding_inert(model: Seq2Seq) -> None:
+    model.eval()
     source, lengths, target = sentences()
     with torch.inference_mode():
         together, weights = model(source, lengths, target)
@@ -106,7 +131,8 @@ def test_padding_and_batch_mates_change_nothing(
 
 
 @pytest.mark.parametrize(
-    ("attention", "feeding"), [*(("general", f) for f in FEEDINGS), ("none", "parallel")]
+    ("attention", "feeding"),
+    [*(("general", f) for f in FEEDINGS), ("none", "parallel"), ("location", "context")],
 )
 def test_states_reorder_and_drop(attention: str, feeding: str) -> None:
     """K hypotheses of a sentence behave as K sentences would; `keep` leaves the others alone."""
@@ -128,6 +154,23 @@ def test_states_reorder_and_drop(attention: str, feeding: str) -> None:
             sequence = torch.stack([target[b, order[b, k]], target[b, 2 + k]]).unsqueeze(0)
             expected, _ = model(source[b : b + 1], lengths[b : b + 1], sequence)
             torch.testing.assert_close(after.log_probs[b, k], expected[0, 1])
+
+
+@pytest.mark.parametrize("feeding", FEEDINGS)
+@pytest.mark.parametrize("encoder", ["transformer", "conformer"])
+def test_self_attentive_encoders_read_text_too(encoder: str, feeding: str) -> None:
+    options = ModelOptions(
+        embedding=6,
+        encoder=EncoderOptions(kind=encoder, layers=2, size=8, heads=2, kernel=3),
+        decoder=DecoderOptions(size=8, feeding=feeding, attention=AttentionOptions(heads=2)),
+    )
+    torch.manual_seed(3)
+    model = build_model(options, source_size=15, target_size=17)
+    assert_step_by_step(model)
+    assert_padding_inert(model)
+    with pytest.raises(UsageError, match="copy"):
+        copied = options.decoder.model_copy(update={"start": "copy"})
+        build_model(options.model_copy(update={"decoder": copied}), 15, 17)
 
 
 @pytest.mark.parametrize("feeding", FEEDINGS)

@@ -73,8 +73,8 @@ def not_finite() -> None:
     def poisoned(self: Updater, *arguments: Any) -> Any:
         nonlocal count
         count += 1
-        loss, nll = gradients(self, *arguments)
-        return (loss * float("nan"), nll) if count == 2 else (loss, nll)
+        sums = gradients(self, *arguments)
+        return sums * float("nan") if count == 2 else sums
 
     Updater._gradients = poisoned  # type: ignore[method-assign]
 

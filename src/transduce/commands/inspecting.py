@@ -103,7 +103,8 @@ def parameters(recipe: Recipe, source_size: int, target_size: int) -> dict[str, 
     import torch
 
     with torch.device("meta"):  # shapes only: neither memory nor time for weights that are not used
-        model = build_model(recipe.model, source_size, target_size)
+        bins = source_size if recipe.source.kind == "speech" else None
+        model = build_model(recipe.model, source_size, target_size, bins)
     seen: set[int] = set()
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

@@ -63,13 +63,15 @@ def export_model(
     `sample` are texts to check them on; without, sources of the recipe's validation data are, if
     it is on this machine, or else random words. Nothing is written unless the check passes.
     Errors: FolderError for a model folder that is missing or damaged, UsageError when `out` holds
-    something else, TransduceError when the graphs do not answer as the model does.
+    something else or the model has a part without a graph, TransduceError when the graphs do not
+    answer as the model does.
     """
     out = Path(out)
     _check_free(out)
     folder = open_folder(model)
     recipe = folder.recipe
     source, target = load_texts(folder.path, recipe, "export")
+    check_has_graphs(recipe.model)
     torch_model = build_model(recipe.model, source.size, target.size)
     load_weights(torch_model, folder.weights)
     torch_model.eval()
@@ -97,6 +99,23 @@ def export_model(
     }
     _write(out, folder, graphs, entry)
     return Exported(out, sum(map(len, graphs.values())), parity, label, problems)
+
+
+def check_has_graphs(options: ModelOptions) -> None:
+    """Make sure that a model of text has a graph. Errors: UsageError naming the part without."""
+    encoder, attention = options.encoder, options.decoder.attention
+    missing = None
+    if not options.has_decoder:
+        missing = "`model.transducer`" if options.transducer else "`model.ctc.weight` 1"
+    elif not encoder.recurrent:
+        missing = f"`model.encoder.kind` {encoder.kind}"
+    elif attention.kind == "location":
+        missing = f"`model.decoder.attention.kind` {attention.kind}"
+    if missing:
+        raise UsageError(
+            f"there is no ONNX graph for {missing}: recurrent encoders and decoders can be "
+            "exported, with every attention but `location`"
+        )
 
 
 def graphs_of(

@@ -8,6 +8,8 @@ projections. The same code serves training (Q = T target positions) and search (
     general     q · W k                            Luong et al. 2015
     additive    v · tanh(W q + U k)                Bahdanau et al. 2015 (1409.0473), appendix A.1.2
     multi_head  scaled_dot in H subspaces          Vaswani et al. 2017, section 3.2.2
+    location    v · tanh(W q + U k + L f)          Chorowski et al. 2015 (1506.07503), section 2.2
+where f are features of a position: filters over the weights of the step before, around it.
 """
 
 from __future__ import annotations
@@ -27,9 +29,13 @@ def dot_scores(query: Tensor, keys: Tensor) -> Tensor:
     return torch.matmul(query.to(keys.dtype), keys.transpose(-1, -2))
 
 
-def additive_scores(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
-    """vector · tanh(query + keys). query (B, Q, D), keys (B, S, D), vector (D,) -> (B, Q, S)."""
-    return torch.matmul(torch.tanh(query.unsqueeze(2) + keys.unsqueeze(1)), vector)
+def additive_scores(
+    query: Tensor, keys: Tensor, vector: Tensor, places: Tensor | None = None
+) -> Tensor:
+    """vector · tanh(query + keys + places). query (B, Q, D), keys (B, S, D), vector (D,), places
+    (B, Q, S, D) -> (B, Q, S)."""
+    inner = query.unsqueeze(2) + keys.unsqueeze(1)
+    return torch.matmul(torch.tanh(inner if places is None else inner + places), vector)
 
 
 def attend(scores: Tensor, penalty: Tensor | None) -> Tensor:
@@ -98,11 +104,16 @@ class Attention(nn.Module):
         self.kind = options.kind
         self.context_size = memory_size
         self.dropout = nn.Dropout(options.dropout)
-        if self.kind == "additive":
+        self.cumulative = options.cumulative
+        if self.kind in ("additive", "location"):
             inner = options.size or query_size
             self.query = nn.Linear(query_size, inner)
             self.key = nn.Linear(memory_size, inner, bias=False)
             self.vector = nn.Parameter(torch.empty(inner).uniform_(-1, 1) / math.sqrt(inner))
+            if self.kind == "location":
+                width = options.kernel
+                self.filters = nn.Conv1d(1, options.filters, width, padding=width // 2, bias=False)
+                self.place = nn.Linear(options.filters, inner, bias=False)
         elif self.kind == "general" or query_size != memory_size:
             # dot and scaled_dot of unequal widths need the same bridge that `general` always has.
             self.key = nn.Linear(memory_size, query_size, bias=False)
@@ -110,14 +121,20 @@ class Attention(nn.Module):
     def prepare(self, values: Tensor, mask: Tensor) -> Attended:
         """Project a memory once. values (B, S, D), mask (B, S)."""
         keys = self.key(values) if hasattr(self, "key") else values
-        if self.kind != "additive":
+        if self.kind not in ("additive", "location"):
             keys, values = for_steps(keys, values, self.training)
         return Attended(keys, values, padding_penalty(mask))
 
-    def forward(self, query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
-        """query (B, Q, D) -> context (B, Q, context_size), weights (B, Q, S)."""
-        if self.kind == "additive":
-            scores = additive_scores(self.query(query), attended.keys, self.vector)
+    def forward(
+        self, query: Tensor, attended: Attended, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """query (B, Q, D) -> context (B, Q, context_size), weights (B, Q, S).
+
+        seen (B, Q, S): what `location` looks at, see `saw`.
+        """
+        if self.kind in ("additive", "location"):
+            places = None if seen is None else self._places(seen)
+            scores = additive_scores(self.query(query), attended.keys, self.vector, places)
         else:
             if self.kind == "scaled_dot":
                 query = query / math.sqrt(query.shape[-1])
@@ -128,6 +145,19 @@ class Attention(nn.Module):
         used = self.dropout(weights).to(attended.values.dtype)
         return torch.matmul(used, attended.values), weights
 
+    def _places(self, seen: Tensor) -> Tensor:
+        """Features of each position from the weights around it: (B, Q, S) -> (B, Q, S, inner)."""
+        weight = self.filters.weight
+        flat = seen.flatten(0, 1).unsqueeze(1)
+        if not torch.is_autocast_enabled(flat.device.type):
+            flat = flat.to(weight.dtype)
+        result: Tensor = self.place(self.filters(flat).transpose(1, 2))
+        return result.unflatten(0, seen.shape[:2])
+
+    def saw(self, seen: Tensor, weights: Tensor) -> Tensor:
+        """What the next step sees: the weights of this one, or the sum of all so far."""
+        return seen + weights if self.cumulative else weights
+
 
 class MultiHeadAttention(nn.Module):
     """Attention in H subspaces; the weights returned are the mean over heads."""
@@ -135,6 +165,7 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, options: AttentionOptions, query_size: int, memory_size: int) -> None:
         super().__init__()
         inner = options.size or query_size
+        self.kind = options.kind
         self.heads = options.heads
         self.context_size = inner
         self.query = nn.Linear(query_size, inner)

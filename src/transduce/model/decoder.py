@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from transduce.model.attention import Attended, build_attention
+from transduce.model.attention import Attended, Attention, build_attention
 from transduce.model.bridge import Bridge
 from transduce.model.rnn import Dropout, LayerState, RecurrentLayer
 from transduce.model.state import Features, Memory, State
@@ -27,12 +27,14 @@ from transduce.recipe import DecoderOptions
 class DecoderState(State):
     """layers: each layer's state, (B x K, D), hypotheses of a sentence side by side; feed: (B x K,
     E), the last read-out, where it is fed back; beam: K; attended: the memory, projected once,
-    shared by all K hypotheses of a sentence."""
+    shared by all K hypotheses of a sentence; seen: (B x K, S), the attention weights so far, where
+    attention looks at them (`location`)."""
 
     layers: tuple[LayerState, ...]
     feed: Tensor | None
     attended: Attended | None
     beam: int = 1
+    seen: Tensor | None = None
 
     def select(self, hypotheses: Tensor) -> DecoderState:
         batch, beam = hypotheses.shape
@@ -57,7 +59,8 @@ class DecoderState(State):
             for layer in self.layers
         )
         feed = None if self.feed is None else self.feed.index_select(0, index)
-        return DecoderState(layers, feed, attended, beam)
+        seen = None if self.seen is None else self.seen.index_select(0, index)
+        return DecoderState(layers, feed, attended, beam, seen)
 
 
 class Readout(nn.Module):
@@ -125,7 +128,10 @@ class RecurrentDecoder(nn.Module):
         attended = None
         if self.attention is not None:
             attended = self.attention.prepare(memory.values, memory.mask)
-        return DecoderState(layers, feed, attended)
+        seen = None
+        if self.attention is not None and self.attention.kind == "location":
+            seen = torch.zeros(memory.mask.shape, device=hidden.device)
+        return DecoderState(layers, feed, attended, seen=seen)
 
     def step(
         self, embedded: Tensor, state: DecoderState, masks: list[Tensor | None] | None = None
@@ -167,7 +173,9 @@ class RecurrentDecoder(nn.Module):
         # 4. Read out.
         features = self._read_out(above, context, embedded)
         feed = features if self.feeding == "input" else None
-        after_all = DecoderState(tuple(layers), feed, state.attended, beam)
+        after_all = DecoderState(
+            tuple(layers), feed, state.attended, beam, self._saw(state, weights)
+        )
         return features.unflatten(0, (-1, beam)), after_all, weights
 
     def features(self, memory: Memory, embedded: Tensor) -> Features:
@@ -204,8 +212,19 @@ class RecurrentDecoder(nn.Module):
 
     def _attend(self, query: Tensor, state: DecoderState) -> tuple[Tensor, Tensor]:
         assert self.attention is not None and state.attended is not None
-        result: tuple[Tensor, Tensor] = self.attention(query, state.attended)
+        result: tuple[Tensor, Tensor]
+        if state.seen is not None:
+            seen = state.seen.view(*query.shape[:2], -1)
+            result = self.attention(query, state.attended, seen)
+        else:
+            result = self.attention(query, state.attended)
         return result
+
+    def _saw(self, state: DecoderState, weights: Tensor | None) -> Tensor | None:
+        if state.seen is None or weights is None:
+            return None
+        assert isinstance(self.attention, Attention)
+        return self.attention.saw(state.seen, weights.flatten(0, 1))
 
     def _join(self, i: int, x: Tensor, outputs: Tensor) -> Tensor:
         """The residual connection: around layers above the first, without the context."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from transduce.model.rnn import Dropout, RecurrentLayer, last_real, reverse_by_length
 from transduce.model.state import Memory
+from transduce.model.subsampling import halved, real_mask
 from transduce.recipe import EncoderOptions
 
 
@@ -49,11 +50,15 @@ class RecurrentEncoder(nn.Module):
     """A stack of recurrent layers.
 
     Each layer: recurrence, layer norm (optional), dropout, residual (optional, where widths agree).
+    The first `pyramid` layers above the lowest read pairs of neighbouring outputs side by side, and
+    so halve time (Chan et al. 2015, 1508.01211, section 3.1).
     """
 
     def __init__(self, options: EncoderOptions, input_size: int, with_cell: bool = False) -> None:
         super().__init__()
-        sizes = [input_size] + [options.size] * options.layers
+        self.pyramid = options.pyramid
+        paired = [2 * options.size] * options.pyramid
+        sizes = [input_size, *paired, *[options.size] * (options.layers - options.pyramid)]
         self.memory_size = options.size
         self.layers = nn.ModuleList(
             BidirectionalLayer(options, size, with_cell) for size in sizes[:-1]
@@ -64,21 +69,39 @@ class RecurrentEncoder(nn.Module):
         self.dropout = Dropout(options.dropout, options.variational)
         self.residual = options.residual
 
+    def memory_lengths(self, lengths: Tensor) -> Tensor:
+        """How many memory positions so many positions become. lengths (B,) int64 -> the same."""
+        for _ in range(self.pyramid):
+            lengths = halved(lengths)
+        return lengths
+
     def forward(self, embedded: Tensor, lengths: Tensor) -> Memory:
         """embedded (B, S, E), lengths (B,) at least 1 -> Memory with D = the encoder's size."""
         x = embedded
         finals, cells = [], []
-        for layer, norm in zip(self.layers, self.norms, strict=True):
+        for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            if 0 < i <= self.pyramid:
+                x, lengths = _pairs(x, lengths)
             outputs, final, cell = layer(x, lengths)
             outputs = self.dropout(norm(outputs))
             x = x + outputs if self.residual and x.shape == outputs.shape else outputs
             finals.append(final)
             if cell is not None:
                 cells.append(cell)
-        mask = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
+        mask = real_mask(lengths, x.shape[1])
         return Memory(
             values=x * mask.unsqueeze(2),
             mask=mask,
             final=torch.stack(finals),
             cell=torch.stack(cells) if cells else None,
         )
+
+
+def _pairs(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Neighbours side by side: x (B, S, D) -> (B, S / 2 rounded up, 2 D), and their lengths.
+
+    The last real position of an odd length is beside zeros, whatever the batch pads it with.
+    """
+    x = x * real_mask(lengths, x.shape[1]).unsqueeze(2)
+    x = nn.functional.pad(x, (0, 0, 0, x.shape[1] % 2))
+    return x.unflatten(1, (-1, 2)).flatten(2), halved(lengths)

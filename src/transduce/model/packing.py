@@ -59,9 +59,9 @@ def pack(model: Seq2Seq, precision: Precision) -> Seq2Seq:
     kept = RowQuantized if precision == "int8" else PackedLinear
     with torch.no_grad():
         model.scale_embeddings()
-        first = model.first_fed_by_tokens()
-        if first is not None and model.target_embedding.num_embeddings * first.gates <= TABLE:
-            table = input_table(first, model.target_embedding.weight)
+        first, embedding = model.first_fed_by_tokens(), model.target_embedding
+        if first and embedding and embedding.num_embeddings * first.gates <= TABLE:
+            table = input_table(first, embedding.weight)
             model.step_embedding = nn.Embedding.from_pretrained(table)
         for module in list(model.modules()):
             if isinstance(module, RecurrentLayer):

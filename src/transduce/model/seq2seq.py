@@ -5,39 +5,52 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from transduce.errors import UsageError
 from transduce.model.decoder import DecoderState, RecurrentDecoder
 from transduce.model.encoder import RecurrentEncoder
 from transduce.model.output import OutputLayer
 from transduce.model.rnn import Dropout, RecurrentLayer, drop_words
 from transduce.model.state import Features, Memory, State, Step, StepFeatures
+from transduce.model.subsampling import Subsampling
+from transduce.model.transducer import PredictionState, Transducer
+from transduce.model.transformer import SelfAttentiveEncoder
 
 
 class Seq2Seq(nn.Module):
-    """Encoder and decoder with attention over one memory.
+    """Encoder, memory, and what reads it: a decoder with attention or a transducer, CTC, or both.
 
     Training asks for `features` (all T target positions at once) and the output layer's loss;
-    search asks for `encode`, `start` and `step` (K hypotheses of each sentence).
+    search asks for `encode`, `start` and `step` (K hypotheses of each sentence), or for
+    `ctc_log_probs`, or for `start`, `predict` and `join`. Where there is CTC alone, the
+    output layer reads the memory.
     """
 
     def __init__(
         self,
-        source_embedding: nn.Embedding,
-        target_embedding: nn.Embedding,
-        encoder: RecurrentEncoder,
-        decoder: RecurrentDecoder,
+        source: nn.Embedding | Subsampling,
+        target_embedding: nn.Embedding | None,
+        encoder: RecurrentEncoder | SelfAttentiveEncoder,
+        decoder: RecurrentDecoder | None,
         output: OutputLayer,
         *,
+        transducer: Transducer | None = None,
+        ctc: OutputLayer | None = None,
+        ctc_weight: float = 0.0,
         embedding_scale: float = 1.0,
         embedding_dropout: float = 0.0,
         word_dropout: float = 0.0,
         output_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.source_embedding = source_embedding
+        self.source_embedding = source if isinstance(source, nn.Embedding) else None
+        self.subsampling = source if isinstance(source, Subsampling) else None
         self.target_embedding = target_embedding
         self.encoder = encoder
         self.decoder = decoder
         self.output = output
+        self.transducer = transducer
+        self.ctc = ctc
+        self.ctc_weight = ctc_weight
         # In the inference form: what each token says to the first decoder layer (`packing`).
         self.step_embedding: nn.Embedding | None = None
         self.embedding_scale = embedding_scale
@@ -52,13 +65,83 @@ class Seq2Seq(nn.Module):
         return drop_words(self.embedding_dropout(embedded), self.word_dropout, self.training)
 
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:
-        """source (B, S) int64 padded with 0, lengths (B,) of at least 1 -> Memory."""
-        memory: Memory = self.encoder(self._embed(self.source_embedding, source), lengths)
+        """source (B, S) int64 padded with 0, or (B, S, F) frames padded with zeros; lengths (B,) of
+        at least 1 -> Memory, of `memory_lengths(lengths)` positions."""
+        if self.subsampling is not None:
+            x = self.subsampling(source, lengths)
+            lengths = self.subsampling.lengths(lengths)
+        else:
+            assert self.source_embedding is not None
+            x = self._embed(self.source_embedding, source)
+        memory: Memory = self.encoder(x, lengths)
         return memory
+
+    def memory_lengths(self, lengths: Tensor) -> Tensor:
+        """Real memory positions of sources with so many real positions: (B,) int64 -> (B,)."""
+        if self.subsampling is not None:
+            lengths = self.subsampling.lengths(lengths)
+        return self.encoder.memory_lengths(lengths)
+
+    @property
+    def has_ctc(self) -> bool:
+        """Whether there are `ctc_log_probs`."""
+        return self.ctc_weight > 0
+
+    def ctc_log_probs(self, memory: Memory) -> Tensor:
+        """What each memory position says: (B, S', V) float32, normalised; the blank is id 0.
+
+        Errors: UsageError for a model without CTC.
+        """
+        if not self.has_ctc:
+            raise UsageError("this model was trained without CTC (model.ctc.weight 0)")
+        return (self.ctc or self.output).log_probs(memory.values)
 
     def start(self, memory: Memory) -> State:
         """The state before the first target position, one hypothesis a sentence (K = 1)."""
-        return self.decoder.start(memory)
+        if self.transducer is not None:
+            return self.transducer.start(memory.values)
+        return self._decoder().start(memory)
+
+    def _decoder(self) -> RecurrentDecoder:
+        if self.decoder is None:
+            by = "CTC" if self.transducer is None else "transducer"
+            raise UsageError(f"this model has no decoder: it is searched by its {by} alone")
+        return self.decoder
+
+    # -------------------------------------------------------------------- where it is a transducer
+
+    def predict(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Write tokens (B, K) int64, BOS at first -> their side of the joint (B, K, J), state."""
+        assert isinstance(state, PredictionState) and self.target_embedding is not None
+        return self._transducer().step(self._embed(self.target_embedding, tokens), state)
+
+    def join(self, values: Tensor, predicted: Tensor) -> Tensor:
+        """What is said at memory positions (..., D) after `predict`'s (..., J), broadcast:
+        log-probabilities (..., V) float32 of tokens and, at 0, the blank."""
+        return self.output.log_probs(self._transducer().join(values, predicted))
+
+    def transducer_loss(
+        self, memory: Memory, target_input: Tensor, target_lengths: Tensor
+    ) -> Tensor:
+        """Negative log-likelihoods (B,) in nats of targets as those of a batch: target_input
+        (B, T), BOS first; target_lengths (B,), end symbols (which are not written) included."""
+        transducer, embedding = self._transducer(), self.target_embedding
+        assert embedding is not None
+        return transducer.loss(
+            memory.values,
+            memory.mask.sum(dim=1),
+            self._embed(embedding, target_input),
+            target_input[:, 1:],
+            target_lengths - 1,
+            self.output,
+        )
+
+    def _transducer(self) -> Transducer:
+        if self.transducer is None:
+            raise UsageError("this model is no transducer")
+        return self.transducer
+
+    # ------------------------------------------------------------------------ where it is a decoder
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> Step:
         """Extend K hypotheses by one position.
@@ -74,14 +157,17 @@ class Seq2Seq(nn.Module):
         if self.step_embedding is not None:
             embedded = self.step_embedding(tokens)
         else:
+            assert self.target_embedding is not None
             embedded = self._embed(self.target_embedding, tokens)
-        values, state, attention = self.decoder.step(embedded, state)
+        values, state, attention = self._decoder().step(embedded, state)
         return StepFeatures(self.output_dropout(values), state, attention)
 
     def features(self, memory: Memory, target_input: Tensor) -> Features:
         """All target positions, teacher-forced. target_input (B, T) int64, BOS first."""
+        decoder = self._decoder()
+        assert self.target_embedding is not None
         embedded = self._embed(self.target_embedding, target_input)
-        features = self.decoder.features(memory, embedded)
+        features = decoder.features(memory, embedded)
         return Features(self.output_dropout(features.values), features.attention)
 
     def forward(
@@ -93,6 +179,8 @@ class Seq2Seq(nn.Module):
 
     def first_fed_by_tokens(self) -> RecurrentLayer | None:
         """The decoder's first layer, if it is fed by the embedded token and nothing else."""
+        if self.decoder is None:
+            return None
         first = self.decoder.layers[0]
         assert isinstance(first, RecurrentLayer)
         return first if self.decoder.feeding == "parallel" else None
@@ -100,12 +188,12 @@ class Seq2Seq(nn.Module):
     def scale_embeddings(self) -> None:
         """Multiply the scale of embeddings into their weights, untying them from the output."""
         shared = self.source_embedding is self.target_embedding
-        self.target_embedding = _scaled(self.target_embedding, self.embedding_scale)
-        self.source_embedding = (
-            self.target_embedding
-            if shared
-            else _scaled(self.source_embedding, self.embedding_scale)
-        )
+        if self.target_embedding is not None:
+            self.target_embedding = _scaled(self.target_embedding, self.embedding_scale)
+        if shared:
+            self.source_embedding = self.target_embedding
+        elif self.source_embedding is not None:
+            self.source_embedding = _scaled(self.source_embedding, self.embedding_scale)
         self.embedding_scale = 1.0
 
     @property

@@ -128,7 +128,8 @@ def restore(folder: Path, state: dict[str, Any], updater: Updater, processes: Pr
             for name, tensor in updater.average.tensors.items()
         }
         updater.average.restore(own, int(state["averaged_updates"]))
-    updater.sums.copy_(tensors["sums"])
+    stored = tensors["sums"]  # shorter in checkpoints from before there was CTC
+    updater.sums[: len(stored)].copy_(stored)
     updater.streak.copy_(tensors["streak"])
     cpu, cuda = (_random_name(kind, processes.rank) for kind in ("cpu", "cuda"))
     if cpu in tensors:

@@ -42,7 +42,7 @@ from transduce.training.setup import (
     load_material,
     write_recipe,
 )
-from transduce.training.update import Updater
+from transduce.training.update import Updater, Window
 
 
 class Trainer:
@@ -172,6 +172,7 @@ class Trainer:
             "loss": window.loss * mean,
             "nll": window.nll * mean,
             "perplexity": perplexity(window.nll * mean),
+            **self.ctc_facts(window, mean),
             "learning_rate": self.rate,
             "gradient_norm": window.norm / max(window.updates, 1),
             "tokens": counters.tokens,
@@ -186,6 +187,12 @@ class Trainer:
                 "report, because loss or gradient was not finite"
             )
         self.reporter.report(row, *self.outlook())
+
+    def ctc_facts(self, window: Window, mean: float) -> dict[str, float]:
+        """With joint training CTC's mean loss; with CTC the examples that were too short for it."""
+        if not self.updater.model.ctc_weight:
+            return {}
+        return {"ctc": window.ctc * mean, "too_short": window.too_short}
 
     def outlook(self) -> tuple[float | None, float | None]:
         """The share done, and the seconds left at the pace of this part; None where unknown."""

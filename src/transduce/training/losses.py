@@ -1,4 +1,4 @@
-"""The loss of a batch: label-smoothed cross-entropy of its real target positions."""
+"""The loss of a batch: label-smoothed cross-entropy of its real target positions, CTC, or both."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ from torch import Tensor
 
 from transduce.data.batches import Batch
 from transduce.data.tokenizers.base import PAD
-from transduce.model import Seq2Seq
+from transduce.model import Memory, Seq2Seq
+from transduce.model.ctc import ctc_loss
 
 
 @dataclass(frozen=True)
 class LossSum:
     """Sums over the real target positions of a batch, in nats: float32 scalars on the device."""
 
-    loss: Tensor  # label-smoothed, differentiable
-    nll: Tensor  # negative log-likelihood
+    loss: Tensor  # what is trained on: label-smoothed, joined with CTC; differentiable
+    nll: Tensor  # negative log-likelihood by the decoder, or by CTC where there is no decoder
     tokens: int  # real target positions, each target's end symbol included
+    ctc: Tensor  # negative log-likelihood by CTC; 0 where there is none
+    too_short: Tensor  # sentences whose memory is too short for CTC to say their target
+
+    def numbers(self) -> Tensor:
+        """loss, nll, ctc, too_short: (4,), for the report."""
+        return torch.stack([self.loss, self.nll, self.ctc, self.too_short.float()]).detach()
 
 
 def real_positions(target_output: Tensor) -> Tensor:
@@ -40,21 +47,48 @@ def sequence_loss(
 
     Label smoothing as in Szegedy et al. 2016 (1512.00567), section 7. `positions` are those of
     `real_positions`, on the model's device. With `consistency` (R-Drop, 2106.14448), the batch
-    goes through the model twice, under two dropout masks.
+    goes through the model twice, under two dropout masks. Joined with CTC as in Kim et al. 2017
+    (1609.06773), of which every sentence's loss is a sum over its target too.
     """
+    passes = 2 if consistency and model.decoder is not None else 1
+    source = batch.source.repeat(passes, *[1] * (batch.source.dim() - 1))
+    lengths = batch.source_lengths.repeat(passes)
+    memory = model.encode(source, lengths)
+    zero = torch.zeros((), device=memory.values.device)
+    ctc, too_short = zero, zero
+    if model.ctc_weight:
+        ctc, too_short = (x / passes for x in _ctc(model, memory, lengths, batch, passes))
+    if model.decoder is None:
+        loss = ctc
+        if model.transducer is not None:
+            loss = model.transducer_loss(memory, batch.target_input, batch.target_lengths).sum()
+        joint = _joint(model, loss, ctc)
+        return LossSum(joint, loss.detach(), batch.tokens, ctc.detach(), too_short)
     if positions is None:
         positions = real_positions(batch.target_output)
-    passes = 2 if consistency else 1
-    source, entered = (torch.cat([x] * passes) for x in (batch.source, batch.target_input))
-    memory = model.encode(source, batch.source_lengths.repeat(passes))
-    features = model.features(memory, entered).values.unflatten(0, (passes, -1)).flatten(1, 2)
-    values = features.index_select(1, positions)
+    features = model.features(memory, batch.target_input.repeat(passes, 1)).values
+    values = features.unflatten(0, (passes, -1)).flatten(1, 2).index_select(1, positions)
     targets = batch.target_output.flatten().index_select(0, positions)
-    if consistency:
+    if passes > 1:
         loss, nll = model.output.consistent_loss(values, targets, smoothing, consistency)
     else:
         loss, nll = model.output.loss(values.squeeze(0), targets, smoothing)
-    return LossSum(loss, nll, positions.shape[0])
+    return LossSum(_joint(model, loss, ctc), nll, positions.shape[0], ctc.detach(), too_short)
+
+
+def _joint(model: Seq2Seq, loss: Tensor, ctc: Tensor) -> Tensor:
+    weight = model.ctc_weight
+    return (1 - weight) * loss + weight * ctc if weight else loss
+
+
+def _ctc(
+    model: Seq2Seq, memory: Memory, lengths: Tensor, batch: Batch, passes: int
+) -> tuple[Tensor, Tensor]:
+    """CTC's loss summed over the batch, times `passes`; and how many memories were too short."""
+    targets = batch.target_output.repeat(passes, 1)
+    without_end = batch.target_lengths.repeat(passes) - 1
+    log_probs = model.ctc_log_probs(memory)
+    return ctc_loss(log_probs, model.memory_lengths(lengths), targets, without_end)
 
 
 def halves(batch: Batch) -> list[Batch]:

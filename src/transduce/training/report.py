@@ -166,7 +166,7 @@ class Reporter:
         """A report of the training loss; `done` is the share of the training, None if unknown."""
         self.metrics.append(row)
         facts = (
-            f"loss {row['loss']:.3f}  ppl {row['perplexity']:.1f}  "
+            f"loss {row['loss']:.3f}  ppl {row['perplexity']:.1f}  {_ctc(row)}"
             f"{row['tokens_per_second']:,.0f} tokens/s  lr {row['learning_rate']:.2e}  "
             f"left {duration(seconds_left)}"
         )
@@ -178,7 +178,8 @@ class Reporter:
         else:
             self.say(f"{where}  {facts}")
         names = ("loss", "perplexity", "learning_rate", "gradient_norm", "tokens_per_second")
-        self._board_row("train", {name: row[name] for name in names}, row["update"])
+        values = {name: row[name] for name in (*names, "ctc") if name in row}
+        self._board_row("train", values, row["update"])
 
     def validation(self, row: dict[str, Any], label: str) -> None:
         """A validation, with its scores."""
@@ -187,7 +188,7 @@ class Reporter:
         mark = "  (best)" if row["best"] else ""
         self.say(
             f"{label}  update {row['update']:,}  epoch {row['epoch']:.2f}  "
-            f"loss {row['loss']:.3f}  ppl {row['perplexity']:.2f}  {scores}{mark}"
+            f"loss {row['loss']:.3f}  ppl {row['perplexity']:.2f}  {_ctc(row)}{scores}{mark}"
         )
         values = {"loss": row["loss"], "perplexity": row["perplexity"], **row["scores"]}
         self._board_row("valid", values, row["update"])
@@ -196,6 +197,10 @@ class Reporter:
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(f"{part}/{name}", value, update)
+
+
+def _ctc(row: dict[str, Any]) -> str:
+    return f"ctc {row['ctc']:.3f}  " if "ctc" in row else ""
 
 
 def _board(folder: Path) -> Any:

@@ -187,6 +187,7 @@ def _row(found: Validated, update: int, epoch: float, best: bool, seconds: float
         "epoch": round(epoch, 4),
         "loss": found.loss,
         "perplexity": found.perplexity,
+        **({} if found.ctc is None else {"ctc": found.ctc}),
         "scores": found.scores,
         "best": best,
         "seconds": round(seconds, 2),

@@ -14,7 +14,7 @@ import torch
 from transduce.data.catalog import cache_root
 from transduce.data.corpus import open_corpora
 from transduce.data.prepare import prepare
-from transduce.data.sides import SourceSide, learn_sides, load_sides
+from transduce.data.sides import SourceSide, bins_of, learn_sides, load_sides
 from transduce.data.store import Store
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.build import EXTENSIONS
@@ -113,7 +113,8 @@ def save_sides(folder: Path, source: SourceSide, target: TextSide) -> None:
 def build(recipe: Recipe, material: Material, device: torch.device) -> Seq2Seq:
     """The model with its first weights, which depend on the recipe alone."""
     torch.manual_seed(recipe.training.seed)
-    model = build_model(recipe.model, material.source.size, material.target.size)
+    sizes = material.source.size, material.target.size
+    model = build_model(recipe.model, *sizes, bins_of(material.source))
     return model.to(device)
 
 

@@ -36,6 +36,8 @@ class Window:
     norm: float
     updates: int
     skipped: int
+    ctc: float  # of `nll` by CTC, where there is one
+    too_short: int  # examples with too short a memory for CTC
 
 
 class Updater:
@@ -57,8 +59,9 @@ class Updater:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(model, options)
         self.average = MovingAverage(model, options.ema) if options.ema else None
-        # loss, nll, tokens, gradient norm, updates, skipped updates; and skipped ones in a row
-        self.sums = torch.zeros(6, dtype=torch.float64, device=self.device)
+        # loss, nll, tokens, gradient norm, updates, skipped updates, CTC's nll and the examples too
+        # short for it; and updates skipped in a row
+        self.sums = torch.zeros(8, dtype=torch.float64, device=self.device)
         self.streak = torch.zeros((), dtype=torch.float64, device=self.device)
         self._name_examples = name_examples
         self._warn = warn
@@ -79,10 +82,9 @@ class Updater:
         self._recent = list(batches)
         if tokens is None:
             tokens = sum(batch.tokens for batch in batches)
-        loss, nll = self._gradients(batches, tokens)
-        loss, nll = self._processes.add_up(self.parameters, loss, nll)
+        sums = self._processes.add_up(self.parameters, *self._gradients(batches, tokens).unbind())
         norm = self._clip()
-        bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
+        bad = ~(torch.isfinite(norm) & torch.isfinite(sums[0]))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         # The fused kernels leave weights and moments alone where this is not zero.
@@ -91,7 +93,7 @@ class Updater:
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
-        self._count(loss, nll, norm, tokens, bad)
+        self._count(sums, norm, tokens, bad)
 
     def _clip(self) -> Tensor:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -100,42 +102,42 @@ class Updater:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.options.clip_norm, norm)
         return norm
 
-    def _count(self, loss: Tensor, nll: Tensor, norm: Tensor, tokens: int, bad: Tensor) -> None:
+    def _count(self, sums: Sequence[Tensor], norm: Tensor, tokens: int, bad: Tensor) -> None:
         good = (~bad).double()
-        zero = torch.zeros((), dtype=torch.float64, device=self.device)
-        row = torch.stack(
-            [loss.double(), nll.double(), good * tokens, norm.double(), good, bad.double()]
-        )
-        row[:4] = torch.where(bad, zero, row[:4])
+        loss, nll, ctc, too_short = (torch.where(bad, 0.0, one.double()) for one in sums)
+        norm = torch.where(bad, 0.0, norm.double())
+        row = torch.stack([loss, nll, good * tokens, norm, good, bad.double(), ctc, too_short])
         self.sums += row
         self.streak = (self.streak + 1) * bad
 
     # ------------------------------------------------------------------------------ gradients
 
-    def _gradients(self, batches: Sequence[Batch], tokens: int) -> tuple[Tensor, Tensor]:
-        """Fill the gradients; a batch that does not fit into memory goes in two halves."""
+    def _gradients(self, batches: Sequence[Batch], tokens: int) -> Tensor:
+        """Fill the gradients; a batch that does not fit into memory goes in two halves.
+
+        Returns the sums of `LossSum.numbers`.
+        """
         pieces = list(batches)
         while True:
             self.optimizer.zero_grad(set_to_none=True)
-            loss = torch.zeros((), device=self.device)
-            nll = torch.zeros((), device=self.device)
+            sums = torch.zeros(4, device=self.device)
             failed = None
             for number, piece in enumerate(pieces):
                 try:
-                    piece_loss, piece_nll = self._backward(piece, tokens)
+                    of_piece = self._backward(piece, tokens)
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error):
                         raise
                     failed = number
                     break
-                loss, nll = loss + piece_loss, nll + piece_nll
+                sums = sums + of_piece
             if failed is None:
-                return loss, nll
+                return sums
             # Here, outside of the handler, the traceback no longer holds the failed tensors. The
             # backward pass may have stopped half-way, so all the update's gradients start anew.
             pieces[failed : failed + 1] = self._halved(pieces[failed])
 
-    def _backward(self, batch: Batch, tokens: int) -> tuple[Tensor, Tensor]:
+    def _backward(self, batch: Batch, tokens: int) -> Tensor:
         positions = real_positions(batch.target_output)
         if self.device.type == "cuda":  # from other memory the copy would wait for the device
             positions = positions.pin_memory()
@@ -150,7 +152,7 @@ class Updater:
                 self.options.consistency,
             )
         (sums.loss / tokens).backward()
-        return sums.loss.detach(), sums.nll.detach()
+        return sums.numbers()
 
     def _halved(self, batch: Batch) -> list[Batch]:
         self.optimizer.zero_grad(set_to_none=True)
@@ -183,9 +185,10 @@ class Updater:
 
     def take_window(self) -> Window:
         """The sums since the last call."""
-        loss, nll, tokens, norm, updates, skipped = self.sums.tolist()
+        loss, nll, tokens, norm, updates, skipped, ctc, too_short = self.sums.tolist()
         self.sums.zero_()
-        return Window(loss, nll, int(tokens), norm, int(updates), int(skipped))
+        counts = int(updates), int(skipped)
+        return Window(loss, nll, int(tokens), norm, *counts, ctc, int(too_short))
 
     def _examples(self, batch: Batch) -> str:
         named = self._name_examples([int(index) for index in batch.indices[:NAMED]])

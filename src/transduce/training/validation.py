@@ -31,9 +31,10 @@ SLOW = ("ter",)  # computed in validation only when it decides
 class Validated:
     """One validation: mean loss in nats per target token, and the scores by metric."""
 
-    loss: float
+    loss: float  # of the decoder, or of CTC where there is no decoder
     scores: dict[str, float]
     samples: list[str]  # the first outputs
+    ctc: float | None = None  # mean loss of CTC where that is trained too
 
     @property
     def perplexity(self) -> float:
@@ -82,7 +83,7 @@ def validate(
 
     def share() -> dict[str, Any]:
         with apart_from_training(model):
-            nll, tokens = nll_sum(model, valid, recipe.training.batch_tokens, processes)
+            sums = nll_sum(model, valid, recipe.training.batch_tokens, processes)
             inputs = valid.inputs[processes.rank :: processes.count]
             outputs: list[str] = []
             found_all = decode(
@@ -92,10 +93,12 @@ def validate(
                 outputs.append(target.decode(found[0].ids))
                 if progress is not None:
                     progress(len(outputs), len(inputs))
-        return {"nll": nll, "tokens": tokens, "outputs": outputs}
+        return {"sums": sums, "outputs": outputs}
 
     shares = processes.gather(share, flag or StopFlag())
-    loss = sum(part["nll"] for part in shares) / sum(part["tokens"] for part in shares)
+    nll, ctc, tokens = (
+        sum(column) for column in zip(*(part["sums"] for part in shares), strict=True)
+    )
     outputs = [""] * len(valid.inputs)
     for rank, part in enumerate(shares):
         outputs[rank :: processes.count] = part["outputs"]
@@ -110,26 +113,29 @@ def validate(
             bootstrap=0,
         )
         scores = {score.name: score.value for score in found}
-    return Validated(loss, processes.tell(scores), outputs[:3])
+    of_ctc = ctc / tokens if model.ctc_weight else None
+    return Validated(nll / tokens, processes.tell(scores), outputs[:3], of_ctc)
 
 
 def mean_loss(model: Seq2Seq, valid: ValidationSet, batch_tokens: int) -> float:
     """Negative log-likelihood in nats per target token, without smoothing."""
-    nll, tokens = nll_sum(model, valid, batch_tokens, Processes(model.device))
+    nll, _, tokens = nll_sum(model, valid, batch_tokens, Processes(model.device))
     return nll / tokens
 
 
 def nll_sum(
     model: Seq2Seq, valid: ValidationSet, batch_tokens: int, processes: Processes
-) -> tuple[float, int]:
-    """Negative log-likelihood in nats, and target tokens, of this process's share of the pairs."""
-    total = torch.zeros((), dtype=torch.float64, device=model.device)
+) -> tuple[float, float, int]:
+    """Of this process's share of the pairs: negative log-likelihood in nats, that of CTC (0 where
+    there is none), and target tokens."""
+    total = torch.zeros(2, dtype=torch.float64, device=model.device)
     tokens = 0
     for batch in islice(_batches(valid, batch_tokens), processes.rank, None, processes.count):
         sums = sequence_loss(model, batch.to(model.device), 0.0)
-        total += sums.nll
+        total += torch.stack([sums.nll, sums.ctc])
         tokens += sums.tokens
-    return float(total), tokens
+    nll, ctc = total.tolist()
+    return nll, ctc, tokens
 
 
 def _batches(valid: ValidationSet, batch_tokens: int) -> Iterator[Batch]:
