@@ -149,4 +149,4 @@ def test_silence_is_empty_and_chatter_ends() -> None:
     assert found[0].ids == []
     toy.table[:] = torch.tensor([-9.0, -math.inf, -math.inf, 0.0, -9.0]).log_softmax(dim=0)
     (found,) = run(toy, [[5] * 10], SearchOptions(beam=2, max_ratio=1.0, max_extra=0))
-    assert len(found[0].ids) == 9 and not found[0].finished
+    assert len(found[0].ids) == 10 and not found[0].finished

@@ -63,8 +63,13 @@ class Ensemble(nn.Module):
             )
         return found[0]
 
+    @property
+    def has_ctc(self) -> bool:
+        """Whether all models have a CTC head."""
+        return all(getattr(m, "has_ctc", hasattr(m, "ctc_log_probs")) for m in self.models)
+
     def ctc_log_probs(self, memory: EnsembleMemory) -> Tensor:
-        """(B, S, V): the mean probability on each frame, of models that all have a CTC head."""
+        """(B, S, V): the mean probability on each frame."""
         pairs = zip(self.models, memory.members, strict=True)
         return mean_log_probs([model.ctc_log_probs(one) for model, one in pairs])  # type: ignore[operator]
 

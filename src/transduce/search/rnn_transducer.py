@@ -18,8 +18,9 @@ from torch import Tensor
 
 from transduce.data.tokenizers.base import BOS, EOS, PAD
 from transduce.hypotheses.hypothesis import Hypothesis
+from transduce.hypotheses.scoring import max_tokens
 from transduce.recipe import SearchOptions
-from transduce.search.limits import Limits, memory_lengths, remaining
+from transduce.search.limits import memory_lengths
 
 BLANK = PAD
 HASH = 1_000_003  # of label sequences, modulo 2 ** 64
@@ -100,14 +101,15 @@ def transducer_search(
     is that of the blanks to the end. The attention (T + 1, S) is 1 on the frame a token was written
     on.
     """
-    limits = Limits.of(memory_lengths(model, lengths), options)
     memory = model.encode(source, lengths)
-    frames, last = memory.values, torch.tensor(limits.sources, device=source.device)
-    beam = _start(model, memory, len(lengths), limits.largest_max)
-    rows = torch.arange(len(lengths), device=source.device)
-    results = _Finished([[] for _ in limits.sources])
-    most = limits.max
-    for step in range(int(last.max()) + limits.largest_max):
+    frames, last = memory.values, memory_lengths(model, lengths)
+    sources: list[int] = last.tolist()
+    longest = [max_tokens(length, options) for length in sources]
+    most = torch.tensor(longest, device=last.device)
+    beam = _start(model, memory, len(sources), max(longest))
+    rows = torch.arange(len(sources), device=last.device)
+    results = _Finished([[] for _ in sources])
+    for _ in range(max(sources) + max(longest)):
         # 1. What follows each hypothesis on its frame: a label, or the next frame.     (B, K, V)
         index = beam.frame.clamp(max=frames.shape[1] - 1).unsqueeze(2)
         here = frames.gather(1, index.expand(-1, -1, frames.shape[2]))
@@ -125,13 +127,13 @@ def transducer_search(
         # 3. Sentences in which no hypothesis can become one of the n best leave.
         best = beam.score.amax(dim=1)
         done = best <= results.nth_best(rows, options.n_best).to(best.device)
-        kept = remaining(done, step)
-        if kept is not None:
+        if bool(done.any()):
+            kept = (~done).nonzero().squeeze(1)
             if not len(kept):
                 break
             rows, beam, frames = rows[kept], beam.keep(kept), frames[kept]
             last, most = last[kept], most[kept]
-    return results.assemble(limits, options.n_best)
+    return results.assemble(sources, longest, options.n_best)
 
 
 def _start(model: TransducerModel, memory: Any, batch: int, longest: int) -> _Beam:
@@ -219,13 +221,12 @@ class _Finished:
         worst = [scores[-n] if len(scores) >= n else -math.inf for scores in ordered]
         return torch.tensor(worst, dtype=torch.float64)
 
-    def assemble(self, limits: Limits, n: int) -> list[list[Hypothesis]]:
+    def assemble(self, sources: list[int], longest: list[int], n: int) -> list[list[Hypothesis]]:
+        """The n best of each sentence; its frames, and the most labels it may have."""
         results = []
-        longest = limits.max.tolist()
-        for row, entries in enumerate(self.found):
+        for entries, width, most in zip(self.found, sources, longest, strict=True):
             best = sorted(entries, key=lambda entry: -entry[0])[:n]
-            width = limits.sources[row]
-            results.append([_hypothesis(entry, width, longest[row]) for entry in best])
+            results.append([_hypothesis(entry, width, most) for entry in best])
         return results
 
 

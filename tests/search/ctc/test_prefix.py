@@ -84,6 +84,31 @@ def test_hypotheses_are_reordered_and_sentences_dropped(make_frames) -> None:
     torch.testing.assert_close(picked.scores(frames.keep(rows)), expected)
 
 
+@pytest.mark.parametrize("width", [9, 10])
+def test_sentences_join_others(make_frames, width) -> None:
+    """Shorter and longer ones, and with room to spare."""
+    padded, lengths, _ = batch_of(make_frames, [5, 9, 2])
+    prefixes = [(3, 4), (5, 5)]
+    together = Frames.of(padded, lengths)
+    whole = state_of(together, prefixes)
+    for order in ([0, 1, 2], [1, 0, 2], [2, 1, 0]):
+        pick = torch.tensor(order)
+        parts = []
+        for rows in (pick[:1], pick[1:]):
+            longest = int(lengths[rows].max())
+            frames = Frames.of(padded[rows, :longest], lengths[rows])
+            parts.append((frames, state_of(frames, prefixes)))
+        (one, first), (other, second) = parts
+        frames, state = one.join(other, width), first.join(second, width)
+        expected = whole.keep(pick)
+        torch.testing.assert_close(state.scores(frames), expected.scores(together.keep(pick)))
+        further = torch.tensor([[4, 4]] * 3)
+        torch.testing.assert_close(
+            state.advance(frames, further).scores(frames),
+            expected.advance(together.keep(pick), further).scores(together.keep(pick)),
+        )
+
+
 def test_long_recordings_stay_exact(make_frames) -> None:
     """3000 frames, against torch's own CTC loss."""
     padded, lengths, _ = batch_of(make_frames, [3000], seed=3)

@@ -90,6 +90,9 @@ class _PrefixOnly(State):
     def keep(self, rows: Tensor) -> _PrefixOnly:
         return _PrefixOnly(self.prefix.keep(rows))
 
+    def join(self, other: _PrefixOnly, width: int) -> _PrefixOnly:
+        return _PrefixOnly(self.prefix.join(other.prefix, width))
+
 
 @dataclass(frozen=True)
 class _PrefixModel:

@@ -18,7 +18,7 @@ from torch import Tensor
 from transduce.data.tokenizers.base import BOS, PAD, UNK
 from transduce.model.state import State, Step
 from transduce.search.ctc.prefix import BLANK, Frames, PrefixState
-from transduce.search.interface import SearchMemory, SearchModel, SearchState
+from transduce.search.interface import SearchModel
 from transduce.search.limits import memory_lengths
 
 
@@ -37,19 +37,26 @@ class JointMemory:
     silent: (B, 1, 1) boolean, sentences in which CTC finds nothing but blanks.
     """
 
-    memory: SearchMemory
+    memory: Any  # a SearchMemory
     frames: Frames
     silent: Tensor
 
     def keep(self, rows: Tensor) -> JointMemory:
         return JointMemory(self.memory.keep(rows), self.frames.keep(rows), self.silent[rows])
 
+    def join(self, other: JointMemory, width: int) -> JointMemory:
+        return JointMemory(
+            self.memory.join(other.memory, width),
+            self.frames.join(other.frames, width),
+            torch.cat([self.silent, other.silent]),
+        )
+
 
 @dataclass(frozen=True)
 class JointState(State):
     """The decoder's state and CTC's, of the same hypotheses."""
 
-    decoder: SearchState
+    decoder: Any  # a SearchState
     prefix: PrefixState
 
     def select(self, hypotheses: Tensor) -> JointState:
@@ -57,6 +64,12 @@ class JointState(State):
 
     def keep(self, rows: Tensor) -> JointState:
         return JointState(self.decoder.keep(rows), self.prefix.keep(rows))
+
+    def join(self, other: JointState, width: int) -> JointState:
+        return JointState(
+            self.decoder.join(other.decoder, width),
+            self.prefix.join(other.prefix, width),
+        )
 
 
 class Joint:

@@ -70,6 +70,13 @@ class Frames:
             self.lengths[rows],
         )
 
+    def join(self, other: Frames, width: int) -> Frames:
+        """The sentences of another after one's own, S cut or padded to `width` (no less than any
+        sentence's length)."""
+        log_probs = torch.cat([fitted(x.log_probs, width, LEAST) for x in (self, other)])
+        lengths = torch.cat([self.lengths, other.lengths])
+        return Frames.of(log_probs.transpose(1, 2), lengths)
+
     def courses(self, rows: Tensor, labels: Tensor) -> Tensor:
         """How probable labels are over time: rows, labels broadcast to (...) -> (..., S) float64.
 
@@ -112,6 +119,18 @@ class PrefixState:
         return PrefixState(
             self.labels[rows], self.blanks[rows], self.log_prob[rows], self.last[rows]
         )
+
+    def join(self, other: PrefixState, width: int) -> PrefixState:
+        """The sentences of another, of equal K, after one's own; `width` as for `Frames`."""
+        pairs = [state._fitted(width) for state in (self, other)]
+        return PrefixState(*(torch.cat(parts) for parts in zip(*pairs, strict=True)))
+
+    def _fitted(self, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        labels = fitted(self.labels, width + 1, -math.inf)
+        blanks = fitted(self.blanks, width + 1, -math.inf)
+        # Padding is a certain blank: all paths go on there and stay as probable as they were.
+        blanks[:, :, self.blanks.shape[2] :] = self.whole.unsqueeze(2)
+        return labels, blanks, self.log_prob, self.last
 
     @property
     def whole(self) -> Tensor:
@@ -160,6 +179,12 @@ class PrefixState:
         """log_prob (B, K) relative to the prefix's; -inf for prefixes that are impossible."""
         possible = self.log_prob > -math.inf
         return torch.where(possible, log_prob - self.log_prob, -math.inf)
+
+
+def fitted(x: Tensor, width: int, fill: float) -> Tensor:
+    """(..., S) cut or padded to (..., width), as a copy."""
+    missing = max(0, width - x.shape[-1])
+    return torch.nn.functional.pad(x[..., :width], (0, missing), value=fill).clone()
 
 
 def before_label(labels: Tensor, blanks: Tensor, repeats: Tensor, padding: Tensor) -> Tensor:
