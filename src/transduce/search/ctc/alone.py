@@ -43,10 +43,13 @@ def ctc_search(
 @torch.inference_mode()
 def search_frames(frames: Frames, options: SearchOptions) -> list[list[Hypothesis]]:
     """The same, from CTC's log-probabilities."""
-    if options.beam == 1:
-        found = [[ids] for ids in best_paths(frames)]
-    else:
-        found = prefix_beam(frames, options.beam, options.n_best)
+    found = [[ids] for ids in best_paths(frames)]
+    if options.beam > 1:
+        # A beam may lose what the best path means; so that a wider search is never a worse one, it
+        # stays in the running.
+        beams = prefix_beam(frames, options.beam, options.n_best)
+        pairs = zip(found, beams, strict=True)
+        found = [beam if first in beam else [first, *beam] for (first,), beam in pairs]
     rows = [row for row, targets in enumerate(found) for _ in targets]
     targets = [ids for targets in found for ids in targets]
     results: list[list[Hypothesis]] = [[] for _ in found]
@@ -55,7 +58,7 @@ def search_frames(frames: Frames, options: SearchOptions) -> list[list[Hypothesi
         results[row].append(Hypothesis(ids, total, total, reading.token_scores, reading.attention))
     for hypotheses in results:
         hypotheses.sort(key=lambda h: -h.log_prob)
-    return results
+    return [hypotheses[: options.n_best] for hypotheses in results]
 
 
 def best_paths(frames: Frames) -> list[list[int]]:
