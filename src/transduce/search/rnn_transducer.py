@@ -102,7 +102,8 @@ def transducer_search(
     on.
     """
     memory = model.encode(source, lengths)
-    frames, last = memory.values, memory_lengths(model, lengths)
+    frames = memory.values
+    last = memory_lengths(model, lengths).to(frames.device)
     sources: list[int] = last.tolist()
     longest = [max_tokens(length, options) for length in sources]
     most = torch.tensor(longest, device=last.device)

@@ -107,10 +107,12 @@ def read(frames: Frames, rows: Sequence[int], targets: Sequence[Sequence[int]]) 
     weights = whole.softmax(dim=2).nan_to_num(0.0).float().numpy(force=True)
     per_token = scores.numpy(force=True)
     results = []
+    widths = frames.lengths.tolist()
     for n, row in enumerate(rows):
-        length, real = len(targets[n]), int(frames.lengths[row])
+        length = len(targets[n])
         order = [*range(length), steps]
-        results.append(Reading(per_token[n, : length + 1].tolist(), weights[n, order, :real]))
+        part = weights[n, order, : widths[row]]
+        results.append(Reading(per_token[n, : length + 1].tolist(), part))
     return results
 
 

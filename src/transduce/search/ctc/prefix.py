@@ -53,6 +53,7 @@ class Frames:
     def of(cls, log_probs: Tensor, lengths: Tensor) -> Frames:
         """log_probs (B, S, V) normalised, blank 0; lengths (B,) real frames of each."""
         exact = log_probs if log_probs.dtype == torch.float64 else log_probs.float()
+        lengths = lengths.to(exact.device)
         padding = torch.arange(exact.shape[1], device=exact.device) >= lengths.unsqueeze(1)
         exact = exact.clamp(min=LEAST).masked_fill(padding.unsqueeze(2), LEAST)
         exact = exact.transpose(1, 2).contiguous()
