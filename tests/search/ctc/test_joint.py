@@ -136,6 +136,14 @@ def test_silence_is_empty_and_says_why(spoken, weight, beam) -> None:
     assert quiet[0].reason == "nothing to write was found in it"
 
 
+def test_a_model_without_a_decoder_is_searched_by_its_head(spoken) -> None:
+    """Whatever the weight says; the recipe's default is 0."""
+    sources = sources_of(8, 4, 12)
+    expected = decode_batch(spoken, sources, SearchOptions(beam=3, ctc_weight=1.0))
+    spoken.decoder = None
+    assert decode_batch(spoken, sources, SearchOptions(beam=3)) == expected
+
+
 def test_ctc_ends_what_a_decoder_would_not(spoken) -> None:
     """A decoder that loops is held to as many tokens as there is sound for."""
     spoken.model.output.bias.data[EOS] -= 4
