@@ -187,6 +187,9 @@ class SearchOptions(Options):
     max_ratio: Annotated[float, Field(gt=0.0)] = 2.0
     max_extra: Annotated[int, Field(ge=0)] = 10  # see max_ratio
     min_ratio: Annotated[float, Field(ge=0.0)] = 0.0  # and has at least min_ratio x source tokens
+    # say of the model's CTC head beside its decoder (1609.06773); 1: CTC alone, which length
+    # normalisation and the limits of length do not concern
+    ctc_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     # candidates of each source token to choose among, once `transduce shortlist` made them; 0: all
     shortlist: Annotated[int, Field(ge=0)] = 0
     replace_unknown: bool = False  # unknown target words become the source word attended most
@@ -200,6 +203,8 @@ class SearchOptions(Options):
     def _n_best_fits(self) -> SearchOptions:
         if self.n_best > self.beam:
             raise ValueError(f"n_best {self.n_best} is more than beam {self.beam}")
+        if self.ctc_weight and self.shortlist:
+            raise ValueError("`ctc_weight` and `shortlist` do not go together; set one to 0")
         return self
 
 

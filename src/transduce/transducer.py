@@ -219,7 +219,7 @@ class Transducer:
         if options.replace_unknown and hypothesis.attention is not None and UNK in hypothesis.ids:
             tokens = replace_unknown(tokens, source.tokens, hypothesis.attention)
             text = self.target.decode_tokens(tokens)
-        reason = source.reason
+        reason = joined(source.reason, hypothesis.reason)
         if reason is None and not hypothesis.finished:
             reason = f"cut after {len(hypothesis.ids)} tokens, the longest allowed for this input"
         return Output(

@@ -18,6 +18,7 @@ class Hypothesis:
     attention: (T, S) float32, T = len(ids) + 1 rows (the last for EOS), S real source positions
         (the source's EOS last), rows sum to 1; None where the model has no attention.
     finished: False if the model would have gone on beyond the longest target allowed.
+    reason: why it is as it is, where a user would ask.
     """
 
     ids: list[int]
@@ -26,6 +27,7 @@ class Hypothesis:
     token_scores: list[float]
     attention: np.ndarray | None = field(default=None, repr=False, compare=False)
     finished: bool = True
+    reason: str | None = None
 
     @classmethod
     def empty(cls) -> Hypothesis:

@@ -21,7 +21,7 @@ from transduce.recipe import SearchOptions
 from transduce.search.candidates import Survey, best_continuations
 from transduce.search.history import History, Record
 from transduce.search.interface import SearchModel
-from transduce.search.limits import Limits, remaining
+from transduce.search.limits import Limits, memory_lengths, remaining
 from transduce.search.tables import Tables
 
 
@@ -35,7 +35,7 @@ def beam_search(
     """
     batch, device = len(lengths), source.device
     on_cpu = device.type == "cpu"
-    limits = Limits.of(lengths, options)
+    limits = Limits.of(memory_lengths(model, lengths), options)
     kind, penalty = options.normalization, options.length_penalty
     norms = [length_norm(t + 1, kind, penalty) for t in range(limits.largest_max + 1)]
     # The longest target allowed is the most favourable to a live hypothesis.

@@ -10,9 +10,8 @@ from transduce.data.batches import Row, collate_source
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
 from transduce.search.batching import evaluating, in_windows, positions
-from transduce.search.beam import beam_search
+from transduce.search.ctc.choosing import search
 from transduce.search.forced import Forced, force_score, force_stream
-from transduce.search.greedy import greedy_search
 from transduce.search.interface import SearchModel
 
 __all__ = ["Forced", "decode", "decode_batch", "force_score", "force_stream"]
@@ -56,7 +55,6 @@ def decode_batch(
     results = [[Hypothesis.empty()] for _ in sources]
     if full:
         source, lengths = collate_source([sources[i] for i in full])
-        search = greedy_search if options.beam == 1 else beam_search
         with evaluating(model):
             found = search(model, source.to(device), lengths.to(device), options)
         for i, hypotheses in zip(full, found, strict=True):

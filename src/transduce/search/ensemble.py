@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transduce.errors import UsageError
 from transduce.model.state import Memory, State, Step
 from transduce.search.interface import SearchModel
+from transduce.search.limits import memory_lengths
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,24 @@ class Ensemble(nn.Module):
     @property
     def _members(self) -> list[SearchModel]:
         return cast("list[SearchModel]", list(self.models))
+
+    def memory_lengths(self, lengths: Tensor) -> Tensor:
+        found = [memory_lengths(model, lengths) for model in self._members]
+        if any(not torch.equal(one, found[0]) for one in found):
+            raise UsageError(
+                "an ensemble needs memories of one length, and its models subsample differently"
+            )
+        return found[0]
+
+    @property
+    def has_ctc(self) -> bool:
+        """Whether all models have a CTC head."""
+        return all(getattr(m, "has_ctc", hasattr(m, "ctc_log_probs")) for m in self.models)
+
+    def ctc_log_probs(self, memory: EnsembleMemory) -> Tensor:
+        """(B, S, V): the mean probability on each frame."""
+        pairs = zip(self.models, memory.members, strict=True)
+        return mean_log_probs([model.ctc_log_probs(one) for model, one in pairs])  # type: ignore[operator]
 
     def encode(self, source: Tensor, lengths: Tensor) -> EnsembleMemory:
         return EnsembleMemory([model.encode(source, lengths) for model in self._members])

@@ -12,7 +12,7 @@ from transduce.recipe import SearchOptions
 from transduce.search.candidates import Survey, best_continuations
 from transduce.search.history import Chosen, History, Record
 from transduce.search.interface import SearchModel
-from transduce.search.limits import Limits, remaining
+from transduce.search.limits import Limits, memory_lengths, remaining
 
 
 @torch.inference_mode()
@@ -24,7 +24,7 @@ def greedy_search(
     source (B, S) int64 padded, lengths (B,) real positions with EOS -> B lists of one hypothesis.
     """
     batch, device = len(lengths), source.device
-    limits = Limits.of(lengths, options)
+    limits = Limits.of(memory_lengths(model, lengths), options)
     history = History(batch, 1)
     stops = torch.zeros(batch, dtype=torch.int64, device=device)  # step at which each took EOS
     finished = torch.zeros(batch, dtype=torch.bool, device=device)  # and took it by its own choice

@@ -17,7 +17,7 @@ CHECK_EVERY = 8  # steps between looks at an accelerator's results, each of whic
 class Limits:
     """Fewest and most target tokens of each sentence, EOS not counted.
 
-    min, max: (B,) int64. sources: real source positions of each sentence, EOS counted.
+    min, max: (B,) int64. sources: real memory positions of each sentence, a text's EOS counted.
     """
 
     min: Tensor
@@ -29,7 +29,7 @@ class Limits:
 
     @classmethod
     def of(cls, lengths: Tensor, options: SearchOptions) -> Limits:
-        """lengths: (B,) real source positions, the source's EOS counted."""
+        """lengths: (B,) real memory positions, a text's EOS counted."""
         sources: list[int] = lengths.tolist()
         fewest = [min_tokens(length - 1, options) for length in sources]
         most = [max_tokens(length - 1, options) for length in sources]
@@ -41,6 +41,15 @@ class Limits:
             largest_max=max(most),
             closing=frozenset(most),
         )
+
+
+def memory_lengths(model: object, lengths: Tensor) -> Tensor:
+    """Real memory positions (B,) of sources of these lengths; they differ where a model subsamples.
+
+    A model that does not say has one for each source position.
+    """
+    counted = getattr(model, "memory_lengths", None)
+    return lengths if counted is None else counted(lengths)
 
 
 def remaining(done: Tensor, t: int) -> Tensor | None:

@@ -1,0 +1,63 @@
+"""Which search a model is decoded with: its decoder's, its CTC head's, or both as one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from torch import Tensor
+
+from transduce.errors import UsageError
+from transduce.hypotheses.hypothesis import Hypothesis
+from transduce.recipe import SearchOptions
+from transduce.search.beam import beam_search
+from transduce.search.ctc.alone import ctc_search
+from transduce.search.ctc.joint import CtcModel, Joint
+from transduce.search.greedy import greedy_search
+from transduce.search.interface import SearchModel
+
+NOTHING_HEARD = "nothing to write was found in it"
+
+
+def search(
+    model: SearchModel, source: Tensor, lengths: Tensor, options: SearchOptions
+) -> list[list[Hypothesis]]:
+    """The n best hypotheses of each sentence, as `options` ask for them; see `beam_search`.
+
+    Errors: UsageError when `search.ctc_weight` asks for a CTC head that the model does not have.
+    """
+    if by_ctc_alone(model, options):
+        return explained(ctc_search(with_head(model, options), source, lengths, options))
+    by_step = greedy_search if options.beam == 1 else beam_search
+    found = by_step(with_ctc(model, options), source, lengths, options)
+    return explained(found) if options.ctc_weight else found
+
+
+def by_ctc_alone(model: SearchModel, options: SearchOptions) -> bool:
+    """Whether the decoder has no say, or there is none."""
+    return options.ctc_weight == 1 or getattr(model, "decoder", model) is None
+
+
+def with_ctc(model: SearchModel, options: SearchOptions) -> SearchModel:
+    """The model to search step by step: itself, or a view in which its CTC head has its say."""
+    if not options.ctc_weight:
+        return model
+    return Joint(with_head(model, options), options.ctc_weight)
+
+
+def with_head(model: SearchModel, options: SearchOptions) -> CtcModel:
+    """The model, if it has a CTC head. Errors: UsageError."""
+    if not getattr(model, "has_ctc", hasattr(model, "ctc_log_probs")):
+        raise UsageError(
+            f"search.ctc_weight is {options.ctc_weight:g}, but this model has no CTC head; "
+            "set it to 0"
+        )
+    return cast(CtcModel, model)
+
+
+def explained(found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+    """The same hypotheses; those without a token have a reason, since something was asked for."""
+    return [
+        [h if h.ids else replace(h, reason=NOTHING_HEARD) for h in hypotheses]
+        for hypotheses in found
+    ]
