@@ -1,0 +1,1 @@
+"""From sound files to log-mel frames: reading, features, augmentation, tables of recordings."""
