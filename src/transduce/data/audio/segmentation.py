@@ -1,8 +1,8 @@
 """Long recordings as pieces that a model can take: cut at silences, without what is no speech.
 
-A file is read once, in blocks; what is held is a piece and the seconds that decide about it,
-however long the file. Nothing is written down about the music that a detector of energy cannot
-tell from speech: a melody with a beat passes as speech.
+A recording is read once, in blocks; what is held is a piece and the seconds that decide about it,
+however long it is. Silence, noise, hum and held tones are left out. Music with a beat may pass as
+speech: energy alone cannot tell.
 """
 
 from __future__ import annotations
