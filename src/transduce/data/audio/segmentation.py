@@ -69,14 +69,16 @@ class _Open:
 class Segmenter:
     """Pieces of a waveform that comes in blocks of any length.
 
-    `live` decides about each frame as it comes, with what was heard before; otherwise 10 s of what
-    follows are waited for. Pieces come in order and never overlap.
+    `live` decides about each frame as it comes, with what was heard before, and cuts a piece that
+    becomes too long where it is; otherwise 10 s of what follows are waited for, and the cut is
+    where it is quietest. Pieces come in order and never overlap.
     """
 
     def __init__(self, rate: int, cutting: Cutting | None = None, *, live: bool = False) -> None:
         self.rate = rate
         self.cutting = cutting or Cutting()
         self._levels = Levels(rate)
+        self._live = live
         self._detector = Detector(0.0 if live else 10.0)
         self._pause = round(self.cutting.pause / SHIFT)
         self._margin = min(round(self.cutting.margin / SHIFT), self._pause // 2)
@@ -158,10 +160,7 @@ class Segmenter:
         piece = self._open
         levels = np.concatenate(piece.levels)
         room = self._longest - (piece.start - self._begin(piece))
-        width = max(1, round(0.15 / SHIFT))
-        near = levels[room // 2 : room]
-        means = np.convolve(near, np.full(width, 1.0 / width), mode="valid")
-        at = room // 2 + int(np.argmin(means)) + width // 2
+        at = room if self._live else room // 2 + _quietest(levels[room // 2 : room])
         rest = _Open(piece.start + at)
         rest.levels = [levels[at:]]
         rest.last = max(piece.last, rest.start)
@@ -222,6 +221,13 @@ def pieces(blocks: Iterable[Array], rate: int, cutting: Cutting | None = None) -
     for block in blocks:
         yield from segmenter.push(block)
     yield from segmenter.finish()
+
+
+def _quietest(levels: Array) -> int:
+    """The middle of the 150 ms that are quietest."""
+    width = max(1, round(0.15 / SHIFT))
+    means = np.convolve(levels, np.full(width, 1.0 / width), mode="valid")
+    return int(np.argmin(means)) + width // 2
 
 
 def _runs(decided: Decided) -> Iterator[Decided]:
