@@ -24,6 +24,9 @@ WITHOUT_TORCH = [
     "transduce.inputs",
     "transduce.runtime",
     "transduce.commands.predict",
+    "transduce.commands.transcribe",
+    "transduce.recognition.live",
+    "transduce.recognition.transcribing",
 ]
 LATE = ("matplotlib", "sacrebleu", "sacremoses", "rapidfuzz", "tensorboard", "onnx", "onnxruntime")
 

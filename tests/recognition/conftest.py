@@ -1,15 +1,18 @@
-"""A recogniser without a model: it says how long each sound is, and keeps what it was given."""
+"""Recordings made by formula, and a recogniser without a model that says how long a sound is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from transduce.output import Output
+
+RATE = 16000
 
 
 class Clock:
@@ -39,3 +42,44 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+def syllables(seconds: float, seed: int = 0) -> Any:
+    """Bursts that change their pitch and colour: what the detector takes for speech."""
+    drawn = np.random.default_rng(seed)
+    time = np.arange(round(0.2 * RATE)) / RATE
+    parts = []
+    for _ in range(round(seconds / 0.2)):
+        formants = drawn.uniform((300, 900, 2200), (800, 2100, 3200))
+        hertz = 130.0 * np.arange(1, 26)[:, None]
+        gain = np.exp(-(((hertz - formants) / 120) ** 2)).sum(axis=1) + 0.003
+        sound = (gain[:, None] * np.sin(2 * np.pi * hertz * time)).sum(axis=0)
+        parts.append(0.1 * sound * np.sin(np.pi * np.arange(len(time)) / len(time)))
+    return np.concatenate(parts)
+
+
+def _recording(path: Path, *spans: tuple[float, float], seconds: float) -> Path:
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, _wave(*spans, seconds=seconds), RATE)
+    return path
+
+
+def _wave(*spans: tuple[float, float], seconds: float) -> Any:
+    """Quiet noise with speech, or what the detector takes for it, in some spans of seconds."""
+    wave = 0.0005 * np.random.default_rng(5).standard_normal(round(seconds * RATE))
+    for start, end in spans:
+        said = syllables(end - start)
+        wave[round(start * RATE) : round(start * RATE) + len(said)] += said
+    return wave.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def recording() -> Callable[..., Path]:
+    return _recording
+
+
+@pytest.fixture(scope="session")
+def waveform() -> Callable[..., Any]:
+    return _wave

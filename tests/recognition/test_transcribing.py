@@ -17,31 +17,9 @@ soundfile = pytest.importorskip("soundfile")
 RATE = 16000
 
 
-def syllables(seconds: float, seed: int = 0) -> Any:
-    """Bursts that change their pitch and colour: what the detector takes for speech."""
-    drawn = np.random.default_rng(seed)
-    time = np.arange(round(0.2 * RATE)) / RATE
-    parts = []
-    for _ in range(round(seconds / 0.2)):
-        formants = drawn.uniform((300, 900, 2200), (800, 2100, 3200))
-        hertz = 130.0 * np.arange(1, 26)[:, None]
-        gain = np.exp(-(((hertz - formants) / 120) ** 2)).sum(axis=1) + 0.003
-        sound = (gain[:, None] * np.sin(2 * np.pi * hertz * time)).sum(axis=0)
-        parts.append(0.1 * sound * np.sin(np.pi * np.arange(len(time)) / len(time)))
-    return np.concatenate(parts)
-
-
-def recording(path: Path, *spans: tuple[float, float], seconds: float) -> Path:
-    wave = 0.0005 * np.random.default_rng(5).standard_normal(round(seconds * RATE))
-    for start, end in spans:
-        said = syllables(end - start)
-        wave[round(start * RATE) : round(start * RATE) + len(said)] += said
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, wave, RATE)
-    return path
-
-
-def test_short_recordings_are_whole_and_long_ones_are_cut(tmp_path: Path, clock: Any) -> None:
+def test_short_recordings_are_whole_and_long_ones_are_cut(
+    tmp_path: Path, clock: Any, recording: Any
+) -> None:
     short = recording(tmp_path / "short.wav", (0.5, 1.5), (3.0, 4.0), seconds=5.0)
     long = recording(tmp_path / "long file ü.flac", (1.0, 3.0), (8.0, 11.0), seconds=30.0)
     found = list(transcripts(clock, [short, long], rate=RATE, cutting=Cutting(longest=10.0)))
@@ -55,7 +33,7 @@ def test_short_recordings_are_whole_and_long_ones_are_cut(tmp_path: Path, clock:
         assert part.start <= part.words[0].start <= part.words[-1].end <= part.end
 
 
-def test_every_input_gives_its_transcript(tmp_path: Path, clock: Any) -> None:
+def test_every_input_gives_its_transcript(tmp_path: Path, clock: Any, recording: Any) -> None:
     good = recording(tmp_path / "good.wav", (0.5, 2.5), seconds=3.0)
     silent, wrong, empty = (tmp_path / name for name in ("silent.wav", "wrong.flac", "empty.ogg"))
     soundfile.write(silent, np.zeros(RATE * 40), RATE)
@@ -88,7 +66,7 @@ def test_every_input_gives_its_transcript(tmp_path: Path, clock: Any) -> None:
     assert not any(str(tmp_path) in reason for reason in reasons)  # the path is shown before it
 
 
-def test_no_more_is_held_than_the_window(tmp_path: Path, clock: Any) -> None:
+def test_no_more_is_held_than_the_window(tmp_path: Path, clock: Any, recording: Any) -> None:
     spans = [(2.0 + 4 * k, 3.0 + 4 * k) for k in range(20)]
     long = recording(tmp_path / "a.wav", *spans, seconds=90.0)
     (found,) = transcripts(clock, [long], rate=RATE, window=3, beam=2)
