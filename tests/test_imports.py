@@ -28,7 +28,10 @@ WITHOUT_TORCH = [
     "transduce.recognition.live",
     "transduce.recognition.transcribing",
 ]
-LATE = ("matplotlib", "sacrebleu", "sacremoses", "rapidfuzz", "tensorboard", "onnx", "onnxruntime")
+LATE = (
+    *("matplotlib", "sacrebleu", "sacremoses", "rapidfuzz", "tensorboard", "onnx", "onnxruntime"),
+    *("soundfile", "soxr", "kaldi_native_fbank"),
+)
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
