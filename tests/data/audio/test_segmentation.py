@@ -88,6 +88,15 @@ def test_speech_is_found_in_noise_and_beside_an_offset(speech_like: Make, noise_
     assert 4.5 <= piece.start <= 5.1 and 7.8 <= piece.end <= 8.5
 
 
+def test_speech_is_found_in_noise_hardly_quieter(speech_like: Make, noise_like: Make) -> None:
+    speech = speech_like(4.0, seed=2)
+    power = float(np.sqrt((speech**2).mean()))
+    wave = noise_like(12.0, power * 10 ** (-5 / 20))  # 5 dB below
+    wave[4 * RATE : 8 * RATE] += speech
+    found = cut(wave)
+    assert found and 3.5 <= found[0].start <= 4.6 and 7.4 <= found[-1].end <= 8.5
+
+
 def test_no_piece_is_too_long_and_no_speech_is_lost(speech_like: Make, noise_like: Make) -> None:
     wave = with_speech(speech_like, noise_like, (1.0, 41.0))
     found = cut(wave, Cutting(longest=6.0))
@@ -110,6 +119,8 @@ def test_a_clip_without_any_silence_is_a_piece(speech_like: Make) -> None:
     clip = speech_like(0.4, seed=3)
     (piece,) = cut(clip)
     assert (piece.start, piece.end) == (0.0, 0.4) and len(piece.samples) == len(clip)
+    (word,) = cut(clip[: RATE // 5])
+    assert len(word.samples) == RATE // 5
     assert cut(np.zeros(6400, dtype=np.float32)) == []
     assert cut(np.zeros(0, dtype=np.float32)) == []
     assert cut(clip[:50]) == []

@@ -208,7 +208,9 @@ class Change:
         """Frames more. What lies below the floor is not heard, and counts as the floor."""
         # The floor is that of all bands together; each has its part.
         part = decided.floor[:, None] - np.float32(10.0 * np.log10(BANDS))
-        wide = np.maximum(decided.bands, part).astype(np.float64)
+        # Smoothing lets frames be active that are only beside sound: they would be the change.
+        own = 10.0 * np.log10((10.0 ** (decided.bands / 10.0)).sum(axis=1))
+        wide = np.maximum(decided.bands, part).astype(np.float64)[own > decided.floor + STAY[1]]
         wide -= wide.mean(axis=1, keepdims=True)
         self.frames += len(wide)
         self._sum += wide.sum(axis=0)

@@ -18,8 +18,8 @@ from transduce.data.audio.activity import SHIFT, Array, Change, Decided, Detecto
 from transduce.errors import UsageError
 
 SHORT = 1.0  # seconds: in a recording so short there may be no silence to know the noise from
-AUDIBLE = -60.0  # dB of full scale, smoothed over 50 ms
-LEAST_CHANGE = 3.0  # dB; speech has 4 and more, noise and held tones 2 and less
+AUDIBLE = -70.0  # dB of full scale, smoothed over 50 ms
+LEAST_CHANGE = 2.0  # dB; speech has 4.7 and more, 2.2 in noise 5 dB below it; noise has 1.7
 CLICK = 0.08  # seconds that must be active in a piece
 
 
@@ -90,6 +90,7 @@ class Segmenter:
         self._loudest = -np.inf
         self._free = 0  # frame before which all belongs to earlier pieces
         self._open: _Open | None = None
+        self._found = False  # whether there was a piece
 
     @property
     def seconds(self) -> float:
@@ -112,7 +113,7 @@ class Segmenter:
             found += self._take(decided)
         if self._open is not None:
             found += self._close()
-        elif self._free == 0 and self.seconds < SHORT and self._loudest > AUDIBLE:
+        if not found and not self._found and self.seconds < SHORT and self._loudest > AUDIBLE:
             found.append(Piece(0.0, self.seconds, self._samples(0, self._total)))
         return found
 
@@ -180,6 +181,7 @@ class Segmenter:
         start, stop = self._sample(begin), min(self._total, self._sample(end))
         if stop <= start:
             return []
+        self._found = True
         return [Piece(start / self.rate, stop / self.rate, self._samples(start, stop))]
 
     def _begin(self, piece: _Open) -> int:
