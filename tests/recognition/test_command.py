@@ -14,6 +14,8 @@ import pytest
 
 from transduce.cli import app
 from transduce.commands import transcribe
+from transduce.commands.listening import TextScreen
+from transduce.recognition.live import Line
 
 pytest.importorskip("soundfile")
 RATE = 16000
@@ -110,6 +112,26 @@ def test_a_stream_gives_final_lines_and_json_partial_ones(run: Run, waveform: An
     assert any(not line["final"] and line["text"] for line in lines)
     assert np.all(np.diff([line["end"] for line in lines]) > -1.0)
     assert run("--stream", stdin=b"") == (0, "", "")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_one_line_grows_until_it_is_final(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    out = Terminal()
+    show = TextScreen(out)
+    for text, final in (("one", False), ("one " * 9, False), ("one two", True), ("", True)):
+        show.line(Line(text.strip(), 0.0, 1.0, final))
+    grown, long, said, taken_back = out.getvalue().split("\r\x1b[K")[1:]
+    assert (grown, said, taken_back) == ("one", "one two\n", "")
+    assert len(long) <= 19 and long.startswith("…") and long.endswith("one one")
+    plain = io.StringIO()
+    TextScreen(plain).line(Line("growing", 0.0, 1.0, False))
+    TextScreen(plain).line(Line("said", 0.0, 1.0, True))
+    assert plain.getvalue() == "said\n"
 
 
 def test_models_that_pronounce_still_read_lines(

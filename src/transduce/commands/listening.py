@@ -37,7 +37,7 @@ def run_listen(
             f"  arecord -t raw -f S16_LE -c 1 -r {given} | transduce transcribe MODEL --stream"
         )
     chunks = _until_interrupted(pcm_chunks(sys.stdin.buffer, given, rate))
-    show = _Json(sys.stdout) if json else _Text(sys.stdout)
+    show = JsonScreen(sys.stdout) if json else TextScreen(sys.stdout)
     for line in listen(
         chunks, listener_for(model, rate, search), rate=rate, cutting=cutting, every=every
     ):
@@ -62,7 +62,7 @@ def _until_interrupted(chunks: Iterator[Array]) -> Iterator[Array]:
         return
 
 
-class _Json:
+class JsonScreen:
     """Every line, partial ones too, as one JSON object."""
 
     def __init__(self, out: TextIO) -> None:
@@ -74,7 +74,7 @@ class _Json:
         self._out.flush()
 
 
-class _Text:
+class TextScreen:
     """On a terminal one line that grows until it is final; elsewhere final lines only."""
 
     def __init__(self, out: TextIO) -> None:
