@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
@@ -127,6 +128,7 @@ class _Utterances:
         self._start: float | None = None  # of the utterance that is being heard
         self._heard = 0  # samples of it
         self._shown = 0.0  # when its last line was made
+        self._wait = every
         self._text = ""
 
     def push(self, chunk: Array) -> Iterator[Line]:
@@ -141,14 +143,17 @@ class _Utterances:
         start, samples = current
         if self._start is None:
             self._start, self._heard, self._text = start, 0, ""
-            self._shown = -self._every
-        if now - self._shown >= self._every:
+            self._shown, self._wait = now - self._every, self._every
+        if now - self._shown >= self._wait:
             yield from self._partial(samples, now)
 
     def _partial(self, samples: Array, now: float) -> Iterator[Line]:
         assert self._start is not None
         self._shown = now
+        begin = time.perf_counter()
         text = self._listener.hear(samples[self._heard :])
+        # Sound goes on while a model thinks: a slow one speaks more seldom rather than ever later.
+        self._wait = max(self._every, 2.0 * (time.perf_counter() - begin))
         self._heard = len(samples)
         if text != self._text:
             self._text = text
