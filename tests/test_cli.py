@@ -195,6 +195,23 @@ def test_every_search_option_can_be_given(run: Run, untrained: Path, tmp_path: P
     assert "beam 3," in told and "max_ratio 0.1, max_extra 1" in told
 
 
+def test_evaluate_shows_errors_by_kind_when_asked(
+    run: Run, untrained: Path, tmp_path: Path
+) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("cat\tK AE T\nback\tB AE K\n")
+    arguments = ["evaluate", untrained, "--table", pairs, "--source", "1", "--target", "2"]
+    code, out, _ = run(*arguments, "--metric", "per", "--errors", "2")
+    assert code == 0 and "errors by phone" in out and "most frequent" in out
+    assert "REF: " in out and "OUT: " in out
+    code, out, _ = run(*arguments, "--metric", "per", "--errors", "0", "--json")
+    (total,) = json.loads(out)["errors"]["per"]
+    assert total["n"] == 2 and set(total["counts"]) >= {"substitutions", "deletions", "insertions"}
+    assert "errors by" not in run(*arguments, "--metric", "per")[1]
+    code, _, err = run(*arguments, "--metric", "accuracy", "--errors", "2")
+    assert code == 2 and "needs a metric that counts edits" in err
+
+
 def test_an_output_that_is_a_link_or_a_pipe_is_written_through(
     run: Run, untrained: Path, tmp_path: Path
 ) -> None:

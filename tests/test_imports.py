@@ -24,8 +24,14 @@ WITHOUT_TORCH = [
     "transduce.inputs",
     "transduce.runtime",
     "transduce.commands.predict",
+    "transduce.commands.transcribe",
+    "transduce.recognition.live",
+    "transduce.recognition.transcribing",
 ]
-LATE = ("matplotlib", "sacrebleu", "sacremoses", "rapidfuzz", "tensorboard", "onnx", "onnxruntime")
+LATE = (
+    *("matplotlib", "sacrebleu", "sacremoses", "rapidfuzz", "tensorboard", "onnx", "onnxruntime"),
+    *("soundfile", "soxr", "kaldi_native_fbank"),
+)
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)

@@ -12,6 +12,7 @@ from typing import Any
 from transduce.data.corpus import Example, open_corpora
 from transduce.errors import DataError, UsageError
 from transduce.evaluation.metrics import Score, compute, group_by_source, metric
+from transduce.evaluation.recognition import UNITS, Errors, recognition_errors
 from transduce.output import Output
 from transduce.recipe import METRICS, CorpusOptions, Recipe
 from transduce.runtime import ExportedModel
@@ -28,10 +29,25 @@ class Assessment:
     outputs: list[Output]
     scores: list[Score]
     seconds: float  # of decoding
+    speakers: list[str | None] | None = None  # of the N sources, where the corpus knows any
 
     @property
     def hypotheses(self) -> list[str]:
         return [output.text for output in self.outputs]
+
+    def errors(self, bootstrap: int = 1000) -> list[Errors]:
+        """Errors aligned and counted, for each of the scores that is a rate of edits."""
+        return [
+            recognition_errors(
+                score.name,
+                self.hypotheses,
+                self.references,
+                speakers=self.speakers,
+                bootstrap=bootstrap,
+            )
+            for score in self.scores
+            if score.name in UNITS
+        ]
 
     @property
     def source_lengths(self) -> list[int]:
@@ -46,6 +62,7 @@ class Trial:
     label: str
     sources: list[str]
     references: list[list[str]]
+    speakers: list[str | None] | None = None
 
 
 def read_trial(
@@ -65,15 +82,18 @@ def read_trial(
     examples: Iterable[Example] = (example for corpus in opened for example in corpus)
     sources: list[str] = []
     targets: list[str] = []
+    speakers: list[str | None] = []
     for example in examples if group else islice(examples, limit):
         if example.target is None:
             raise DataError(f"{example.file}:{example.line}: has no target to compare with")
         sources.append(example.source)
         targets.append(example.target)
+        speakers.append(getattr(example, "speaker", None))  # tables of sound files may have one
     if not sources:
         raise DataError(f"{label}: holds no example")
     if not group:
-        return Trial(label, sources, [[target] for target in targets])
+        known = speakers if any(speakers) else None
+        return Trial(label, sources, [[target] for target in targets], known)
     distinct, references = group_by_source(sources, targets)
     return Trial(label, distinct[:limit], references[:limit])
 
@@ -108,7 +128,9 @@ def assess(
         target_language=recipe.target.language,
         bootstrap=recipe.evaluation.bootstrap,
     )
-    return Assessment(trial.label, trial.sources, trial.references, outputs, scores, seconds)
+    return Assessment(
+        trial.label, trial.sources, trial.references, outputs, scores, seconds, trial.speakers
+    )
 
 
 def metric_names(recipe: Recipe, wanted: Sequence[str] | None) -> list[str]:

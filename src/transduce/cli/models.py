@@ -191,6 +191,12 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the outputs here.")
     ] = None,
+    errors: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Count edits by kind, and show the N worst outputs aligned."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Scores as one JSON object.")] = False,
     beam: Beam = None,
     length_penalty: LengthPenalty = None,
@@ -213,6 +219,7 @@ def evaluate(
         against=against,
         limit=limit,
         output=output,
+        aligned=errors,
         json=json,
         search=SearchChoice(named, search or []),
         device=device,

@@ -22,7 +22,9 @@ from transduce.commands.predict import line_writer, load_any
 from transduce.commands.searching import SearchChoice
 from transduce.commands.showing import console, progress_bar, scores_table, table
 from transduce.errors import DataError, UsageError
+from transduce.evaluation import errors_view
 from transduce.evaluation.buckets import LengthRow, score_by_length
+from transduce.evaluation.recognition import UNITS, Errors
 from transduce.evaluation.report import ReportRow, write_report
 from transduce.evaluation.significance import Comparison, compare
 from transduce.output import json_line
@@ -42,6 +44,7 @@ def run_evaluate(
     against: str | None,
     limit: int | None,
     output: Path | None,
+    aligned: int | None,
     json: bool,
     search: SearchChoice,
     device: str,
@@ -53,6 +56,8 @@ def run_evaluate(
     corpora = chosen_corpora(*chosen)
     first = load_any(model, device, None, precision, otherwise="fp32")
     names = metric_names(first.recipe, metrics)  # before minutes of decoding
+    if aligned is not None and not UNITS.keys() & set(names):
+        raise UsageError(f"--errors needs a metric that counts edits: {', '.join(UNITS)}")
     options = search.options(first)
     trial = trial_for(first, corpora, limit)
     assessment = assess_with_bar(first, trial, metrics=names, **options)
@@ -77,12 +82,16 @@ def run_evaluate(
         with line_writer(output) as write:
             for hypothesis in assessment.hypotheses:
                 write(hypothesis)
+    # In other tasks the kinds of edit say little; there they are shown when asked for.
+    wanted = aligned is not None or first.task == "recognition"
+    errors = assessment.errors(first.recipe.evaluation.bootstrap) if wanted else []
     if report is not None:
-        _write_report(report, model, first, assessment, comparisons, options)
+        _write_report(report, model, first, assessment, comparisons, options, errors)
     if json:
-        print(json_line(_as_dict(model, assessment, comparisons)))
+        print(json_line(_as_dict(model, assessment, comparisons, errors)))
         return
     show(console(), model, assessment, comparisons, against)
+    show_errors(console(), errors, aligned or 0)
     if report is not None:
         console().print(f"report: {report}", markup=False)
 
@@ -147,12 +156,31 @@ def show(
         out.print(table(head_row, rows, right=(1, 2, 3, 5)))
 
 
+def show_errors(out: Console, errors: Sequence[Errors], worst: int) -> None:
+    """Print the edits by kind and speaker, the commonest, and the `worst` outputs aligned."""
+    for one in errors:
+        head = [f"errors by {one.unit}", *errors_view.HEAD[1:]]
+        out.print()
+        out.print(table(head, errors_view.cells(one), right=range(1, len(head))))
+    for one in errors if worst else ():
+        out.print(f"\nmost frequent errors by {one.unit}:", markup=False)
+        for line in errors_view.confusion_lines(one, worst):
+            out.print(f"  {line}", markup=False)
+        for utterance in one.worst(worst):
+            out.print(f"\n{errors_view.heading(utterance)}", markup=False)
+            text = errors_view.aligned_text(utterance.columns, width=min(out.width, 120))
+            out.print(text, markup=False)
+
+
 def _span(comparison: Comparison) -> str:
     return f"{comparison.low:+.2f} to {comparison.high:+.2f}"
 
 
 def _as_dict(
-    model: str, assessment: Assessment, comparisons: Sequence[Comparison]
+    model: str,
+    assessment: Assessment,
+    comparisons: Sequence[Comparison],
+    errors: Sequence[Errors],
 ) -> dict[str, Any]:
     return {
         "model": model,
@@ -161,6 +189,9 @@ def _as_dict(
         "seconds": round(assessment.seconds, 3),
         "scores": [asdict(score) for score in assessment.scores],
         "comparisons": [asdict(comparison) for comparison in comparisons],
+        "errors": {
+            one.metric: [asdict(row) for row in (one.total, *one.speakers)] for one in errors
+        },
     }
 
 
@@ -171,6 +202,7 @@ def _write_report(
     assessment: Assessment,
     comparisons: Sequence[Comparison],
     options: dict[str, Any],
+    errors: Sequence[Errors],
 ) -> None:
     rows = [
         ReportRow(source, references, output.text)
@@ -190,6 +222,7 @@ def _write_report(
             "data": f"{assessment.label}, {len(rows):,} examples",
             "search": ", ".join(f"{k} {v}" for k, v in model.search_options(**options)),
         },
+        errors=errors,
         target_language=model.recipe.target.language,
     )
 

@@ -245,18 +245,23 @@ def _flows(path: Path) -> bool:
 
 
 class Reasons:
-    """Tells on stderr why lines are empty or cut: the first ones singly, the others as counts."""
+    """Tells on stderr why lines are empty or cut: the first ones singly, the others as counts.
 
-    def __init__(self) -> None:
+    What a line is for others, such as a recording, is called `unit`, and told by its own name.
+    """
+
+    def __init__(self, unit: str = "line") -> None:
+        self._unit = unit
         self._more: Counter[str] = Counter()
         self._told = 0
 
-    def tell(self, line: int, reason: str | None) -> None:
+    def tell(self, line: int | str, reason: str | None) -> None:
         if reason is None:
             return
         if self._told < _SHOWN:
             self._told += 1
-            print(f"transduce: line {line}: {reason}", file=sys.stderr)
+            where = line if isinstance(line, str) else f"{self._unit} {line}"
+            print(f"transduce: {where}: {reason}", file=sys.stderr)
         else:
             # "input of 1234 tokens cut to 1000" with every number would be a count of ones.
             self._more["".join("N" if c.isdigit() else c for c in reason).replace("NN", "N")] += 1
@@ -264,7 +269,7 @@ class Reasons:
     def summary(self) -> None:
         if total := self._more.total():
             kinds = ", ".join(f"{kind}: {n}" for kind, n in self._more.most_common(5))
-            print(f"transduce: and {total} more lines ({kinds})", file=sys.stderr)
+            print(f"transduce: and {total} more {self._unit}s ({kinds})", file=sys.stderr)
 
 
 def _json(number: int, out: Output) -> str:

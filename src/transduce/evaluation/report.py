@@ -17,6 +17,7 @@ from transduce.errors import UsageError
 from transduce.evaluation import report_html, report_markdown
 from transduce.evaluation.buckets import LengthRow
 from transduce.evaluation.metrics import Score, measure
+from transduce.evaluation.recognition import Errors
 from transduce.evaluation.significance import Comparison
 
 
@@ -54,6 +55,7 @@ class Report:
     comparisons: Sequence[Comparison]
     details: Mapping[str, str]
     sentence_label: str
+    errors: Sequence[Errors] = ()
 
 
 def write_report(
@@ -67,13 +69,14 @@ def write_report(
     by_length: Sequence[LengthRow] = (),
     comparisons: Sequence[Comparison] = (),
     details: Mapping[str, str] | None = None,
+    errors: Sequence[Errors] = (),
     target_language: str | None = None,
 ) -> Path:
     """Write a report as .html or .md, whichever the suffix of `path` says.
 
     `examples` is how many best, worst and random rows to show; `seed` chooses the random ones;
-    `details` are further facts for the head (data, model, command). Errors: UsageError for another
-    suffix or without scores.
+    `details` are further facts for the head (data, model, command), `errors` those of recognition
+    aligned with their references. Errors: UsageError for another suffix or without scores.
     """
     path = Path(path)
     if path.suffix.lower() not in (".html", ".md"):
@@ -89,6 +92,7 @@ def write_report(
         comparisons=comparisons,
         details=details or {},
         sentence_label=scores[0].label,
+        errors=errors,
     )
     form = report_html if path.suffix.lower() == ".html" else report_markdown
     atomic_bytes(path, form.render(report).encode("utf-8", errors="replace"))

@@ -8,6 +8,8 @@ from difflib import SequenceMatcher
 from html import escape
 from typing import TYPE_CHECKING
 
+from transduce.evaluation import errors_view
+
 if TYPE_CHECKING:
     from transduce.evaluation.report import Report, ReportRow, Section
 
@@ -33,16 +35,18 @@ img { max-width: 100%; background: #fff; border-radius: 6px; }
 
 def render(report: Report) -> str:
     """The page."""
+    extra = errors_view.STYLE if report.errors else ""
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(report.title)}</title><style>{STYLE}</style></head><body>",
+        f"<title>{escape(report.title)}</title><style>{STYLE}{extra}</style></head><body>",
         f"<h1>{escape(report.title)}</h1>",
         *(f'<p class="quiet">{escape(k)}: {escape(v)}</p>' for k, v in report.details.items()),
         _scores(report),
         _comparisons(report),
         _by_length(report),
+        *(errors_view.html(errors) for errors in report.errors),
         *(_section(section, report.sentence_label) for section in report.sections),
         "</body></html>\n",
     ]

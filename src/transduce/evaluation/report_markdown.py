@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from transduce.evaluation import errors_view
+
 if TYPE_CHECKING:
     from transduce.evaluation.report import Report, ReportRow, Section
 
@@ -18,6 +20,8 @@ def render(report: Report) -> str:
         parts += ["", "## Comparison", "", *_comparisons(report)]
     if report.by_length:
         parts += ["", "## By source length", "", *_by_length(report)]
+    for errors in report.errors:
+        parts += ["", *errors_view.markdown(errors)]
     for section in report.sections:
         parts += ["", f"## {section.heading} outputs", *_examples(section, report.sentence_label)]
     return "\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""Figures: the attention of one output, training curves, and score by source length."""
+"""Figures: attention, one utterance of speech, training curves, and score by source length."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from transduce.evaluation.figures.charts import (
     lengths_figure,
     lengths_png,
 )
+from transduce.evaluation.figures.speech import Spikes, speech_figure, speech_png
 from transduce.evaluation.figures.terminal import attention_text
 
 __all__ = [
+    "Spikes",
     "attention_figure",
     "attention_png",
     "attention_text",
@@ -19,4 +21,6 @@ __all__ = [
     "curves_png",
     "lengths_figure",
     "lengths_png",
+    "speech_figure",
+    "speech_png",
 ]
