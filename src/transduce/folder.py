@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from transduce import __version__
 from transduce.disk import atomic_bytes, sync, write_error
@@ -87,6 +87,29 @@ def remove_training(folder: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------ manifest
+
+
+class Identity(TypedDict):
+    """What every manifest says of its model."""
+
+    task: str
+    source_language: str | None
+    target_language: str | None
+
+
+def identity(manifest: Mapping[str, Any]) -> Identity:
+    """What a manifest says of its model, in the words of `publish`."""
+    return {
+        "task": manifest.get("task", ""),
+        "source_language": manifest.get("source_language"),
+        "target_language": manifest.get("target_language"),
+    }
+
+
+def further(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says beyond that, to be handed on as the `extra` of `publish`."""
+    known = {"format", "transduce", "files", *Identity.__annotations__}
+    return {key: value for key, value in manifest.items() if key not in known}
 
 
 def digest(path: Path) -> dict[str, Any]:
@@ -181,15 +204,8 @@ def publish_more(folder: ModelFolder, files: Mapping[str, bytes]) -> None:
 
     Errors: FolderError when the disk is full or not writable; the old files then stay.
     """
-    known = ("format", "transduce", "task", "source_language", "target_language", "files")
-    publish(
-        folder.path,
-        files,
-        task=folder.manifest["task"],
-        source_language=folder.manifest["source_language"],
-        target_language=folder.manifest["target_language"],
-        extra={key: value for key, value in folder.manifest.items() if key not in known},
-    )
+    manifest = folder.manifest
+    publish(folder.path, files, **identity(manifest), extra=further(manifest))
 
 
 # ------------------------------------------------------------------------------------- opening

@@ -8,7 +8,16 @@ from transduce.commands.showing import console, table
 from transduce.data.corpus import open_corpora
 from transduce.disk import lock
 from transduce.errors import FolderError, UsageError
-from transduce.folder import LAST, RECIPE, WEIGHTS, open_folder, publish, remove_training
+from transduce.folder import (
+    LAST,
+    RECIPE,
+    WEIGHTS,
+    further,
+    identity,
+    open_folder,
+    publish,
+    remove_training,
+)
 from transduce.model.device import find_device
 from transduce.model.weights import tensor_bytes
 from transduce.recipe_files import load_recipe
@@ -89,15 +98,11 @@ def run_average(model: Path, count: int, output: Path | None) -> None:
     }
     files[WEIGHTS] = tensor_bytes(average_weights(chosen))
     output.mkdir(parents=True, exist_ok=True)
-    known = ("format", "transduce", "task", "source_language", "target_language", "files")
-    extra = {key: value for key, value in opened.manifest.items() if key not in known}
     publish(
         output,
         files,
-        task=opened.recipe.task,
-        source_language=opened.recipe.source.language,
-        target_language=opened.recipe.target.language,
-        extra=extra | {"averaged": [path.name for path in chosen]},
+        **identity(opened.manifest),
+        extra=further(opened.manifest) | {"averaged": [path.name for path in chosen]},
     )
     names = ", ".join(path.stem for path in chosen)
     console().print(f"{output}: the mean of {count} checkpoints ({names})", markup=False)

@@ -22,6 +22,7 @@ from transduce.folder import (
     MANIFEST,
     RECIPE,
     ModelFolder,
+    identity,
     is_exported,
     open_folder,
     publish,
@@ -165,12 +166,4 @@ def _write(out: Path, folder: ModelFolder, graphs: dict[str, bytes], entry: dict
     out.mkdir(parents=True, exist_ok=True)
     for name in FILES - files.keys():  # of another model that was exported here before
         (out / name).unlink(missing_ok=True)
-    publish(
-        out,
-        files,
-        task=folder.recipe.task,
-        source_language=folder.recipe.source.language,
-        target_language=folder.recipe.target.language,
-        extra={EXPORTED: entry},
-        names=FILES,
-    )
+    publish(out, files, **identity(folder.manifest), extra={EXPORTED: entry}, names=FILES)
