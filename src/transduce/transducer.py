@@ -25,7 +25,7 @@ from transduce.model.shortlist import Shortlist, Shortlisted
 from transduce.model.weights import load_weights
 from transduce.output import Output, Scored
 from transduce.recipe import Recipe, SearchOptions
-from transduce.recipe_files import recipe_from_dict
+from transduce.recipe_files import search_from_dict
 from transduce.search.decode import decode
 from transduce.search.ensemble import Ensemble
 from transduce.search.forced import Forced, force_score
@@ -94,6 +94,7 @@ class Transducer(Answering[SearchOptions]):
         self.precision = precision
         self.parameters = parameters  # weights, those shared by several layers counted once
         self.shortlist = shortlist
+        self._views: dict[int, Shortlisted] = {}  # by how many candidates a source token has
         self.folders = list(folders)
 
     @property
@@ -109,9 +110,10 @@ class Transducer(Answering[SearchOptions]):
 
     def search_options(self, /, **overrides: Any) -> SearchOptions:
         """The recipe's search options with some replaced; UsageError names a wrong one."""
-        tree = self.recipe.model_dump(mode="json")
-        tree["search"] |= overrides
-        return recipe_from_dict(tree, where="search options").search
+        if not overrides:
+            return self.recipe.search
+        tree = self.recipe.search.model_dump(mode="json") | overrides
+        return search_from_dict(tree, where="search options")
 
     def _decode(self, sources: list[Source], options: SearchOptions) -> list[list[Hypothesis]]:
         model = self._searched(options)
@@ -137,7 +139,10 @@ class Transducer(Answering[SearchOptions]):
                 else f"search.shortlist: {self.folders[0]} has none; make one with "
                 f"`transduce shortlist {self.folders[0]}`, or set it to 0"
             )
-        return Shortlisted(self.model, self.shortlist.first(options.shortlist))
+        count = min(options.shortlist, self.shortlist.candidates.shape[1])
+        if count not in self._views:  # made once: it copies the table
+            self._views[count] = Shortlisted(self.model, self.shortlist.first(count))
+        return self._views[count]
 
     # -------------------------------------------------------------------------------- scoring
 
