@@ -293,6 +293,49 @@ def test_scores_one_number_a_line(run: Run, untrained: Path, tmp_path: Path) -> 
     assert code == 1 and "1 targets but more sources" in err
 
 
+@pytest.fixture
+def fast_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes this a machine where the precision `auto` is bf16."""
+    from transduce.model import inference
+
+    monkeypatch.setattr(inference, "has_bf16", lambda device: True)
+    monkeypatch.setattr(inference, "_gain", lambda device: 2.0)
+
+
+@pytest.mark.usefixtures("fast_in_bf16")
+def test_scores_are_exact_unless_asked_otherwise(run: Run, untrained: Path) -> None:
+    def scored(*arguments: str) -> str:
+        code, out, err = run("score", untrained, *arguments, stdin=b"cat\tK AE T\n")
+        assert (code, err) == (0, "")
+        return out
+
+    assert scored() == scored("--precision", "fp32") != scored("--precision", "bf16")
+    assert scored("--precision", "auto") == scored("--precision", "bf16")
+
+
+@pytest.mark.usefixtures("fast_in_bf16")
+def test_models_are_judged_as_trained_unless_asked_otherwise(
+    run: Run, untrained: Path, untrained_too: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transduce import transducer
+
+    taken: list[str] = []
+    real = transducer.pack
+
+    def pack(model, precision):  # type: ignore[no-untyped-def]
+        taken.append(precision)
+        return real(model, precision)
+
+    monkeypatch.setattr(transducer, "pack", pack)
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("cat\tK AE T\nback\tB AE K\n")
+    data = ["--table", pairs, "--source", "1", "--target", "2"]
+    arguments = ["evaluate", untrained, *data, "--against", untrained_too]
+    assert run(*arguments)[0] == 0 and taken == ["fp32", "fp32"]
+    assert run(*arguments, "--precision", "auto")[0] == 0 and taken[2:] == ["bf16", "bf16"]
+    assert run("predict", untrained, stdin=b"cat\n")[0] == 0 and taken[4:] == ["bf16"]
+
+
 def test_a_pair_that_does_not_fit_keeps_its_line(
     run: Run, untrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +366,17 @@ def test_inspect_a_model(run: Run, untrained: Path) -> None:
 
     assert facts["parameters"]["total"] == load(untrained).parameters
     assert facts["recipe"]["search"]["beam"] == 2
+
+
+@pytest.mark.usefixtures("fast_in_bf16")
+def test_inspect_tells_what_rounding_changes(run: Run, untrained: Path) -> None:
+    facts = json.loads(run("inspect", untrained, "--json")[1])["precision"]
+    assert facts["auto"] == "bf16" and "2.0 times as fast" in facts["reason"]
+    assert 0 < facts["distance"]["bf16"] < 0.1
+    assert 0 < facts["distance"].get("int8", 0.01) < 0.1  # not every torch has int8
+    out = run("inspect", untrained)[1]
+    assert "precision auto is bf16 here" in out
+    assert f"bf16: log-probabilities of tokens differ by {facts['distance']['bf16']:.4f}" in out
 
 
 def test_inspect_a_recipe(run: Run, tmp_path: Path) -> None:
