@@ -235,6 +235,7 @@ def test_several_models_are_an_ensemble(run: Run, untrained: Path, untrained_too
         (["predict", "{model}", "--search", "beam"], 2, "write `key=value`"),
         (["predict", "{model}", "--search", "self=1"], 2, "unknown key `search.self`"),
         (["predict", "{model}", "--search", "beam=3", "--beam", "2"], 2, "leave one out"),
+        (["predict", "{model}", "--workers", "2", "--window", "1"], 2, "leave out --workers"),
         (["predict", "{model}", "--device", "warp"], 2, "device `warp` cannot be used"),
         (["evaluate", "{model}", "--metric", "blue"], 2, "did you mean `bleu`"),
         (["evaluate", "{model}", "--source", "x"], 2, "give both --source and --target"),
