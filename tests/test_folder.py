@@ -22,7 +22,13 @@ from torch import nn
 from transduce.data.tokenizers.build import EXTENSIONS
 from transduce.disk import atomic_bytes, atomic_write, lock
 from transduce.errors import FolderError
-from transduce.folder import TOKENIZER_SUFFIXES, open_folder, publish, remove_training
+from transduce.folder import (
+    TOKENIZER_SUFFIXES,
+    open_folder,
+    publish,
+    publish_more,
+    remove_training,
+)
 from transduce.model.weights import load_weights, model_tensors, read_tensors, tensor_bytes
 from transduce.recipe_files import dump_recipe, recipe_from_dict
 
@@ -277,6 +283,39 @@ def test_replacing_weights_can_stop_anywhere(
         open_folder(tmp_path)
     assert calls > 2
     assert open_folder(tmp_path).weights.read_bytes() == weights
+
+
+@pytest.mark.parametrize("name", ["replace", "fsync"])
+def test_adding_a_file_can_stop_anywhere(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = getattr(os, name)
+    for stop in range(1, 20):
+        calls = 0
+
+        def stopping(*arguments: Any, stop: int = stop) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == stop:
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        path = make(tmp_path / str(stop))
+        folder, added = open_folder(path), path / "shortlist.safetensors"
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, stopping)
+            try:
+                publish_more(folder, {added.name: b"words"})
+                break
+            except KeyboardInterrupt:
+                pass
+        left = open_folder(path)
+        assert added.exists() or added.name not in left.manifest["files"]
+        publish_more(left, {added.name: b"other words"})
+        assert open_folder(path).manifest["files"].keys() > {added.name}
+    assert calls > 2
+    assert added.read_bytes() == b"words"
+    assert open_folder(path).manifest["source_language"] == "en"
 
 
 def test_files_of_other_people_are_neither_listed_nor_removed(tmp_path: Path) -> None:

@@ -186,6 +186,10 @@ def publish(
         for name, data in files.items():
             staged[name] = folder / f".{name}.new"
             atomic_bytes(staged[name], data)
+        if (folder / MANIFEST).exists():
+            # A new file goes first: nobody asks for what is not listed, but listed it must exist.
+            for name in [name for name in staged if not (folder / name).exists()]:
+                os.replace(staged.pop(name), folder / name)
         write_manifest(folder, **describe, replacing=staged)  # type: ignore[arg-type]
         for name, path in staged.items():
             os.replace(path, folder / name)
