@@ -24,9 +24,11 @@ from transduce.disk import atomic_bytes, atomic_write, lock
 from transduce.errors import FolderError
 from transduce.folder import (
     TOKENIZER_SUFFIXES,
+    is_unused,
     open_folder,
     publish,
     publish_more,
+    remove_temporary,
     remove_training,
 )
 from transduce.model.weights import load_weights, model_tensors, read_tensors, tensor_bytes
@@ -341,6 +343,17 @@ def test_files_of_other_people_are_neither_listed_nor_removed(tmp_path: Path) ->
     left = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
     assert sorted(left) == sorted(others.split())
     assert not (tmp_path / "tensorboard").exists()
+
+
+def test_what_killed_processes_left_does_not_use_a_folder(tmp_path: Path) -> None:
+    assert is_unused(tmp_path)
+    for name in (".lock", ".weights.safetensors.new", "..weights.safetensors.new.x7.tmp"):
+        (tmp_path / name).write_text("half")
+    assert is_unused(tmp_path)
+    (tmp_path / ".notes.tmp").write_text("mine")
+    assert not is_unused(tmp_path)
+    remove_temporary(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".notes.tmp"]
 
 
 def test_all_kinds_of_tokenizers_are_known() -> None:

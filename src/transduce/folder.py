@@ -18,14 +18,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from transduce import __version__
-from transduce.disk import atomic_bytes, sync, write_error
+from transduce.disk import LOCK, atomic_bytes, sync, write_error
 from transduce.errors import FolderError
 
 if TYPE_CHECKING:
@@ -63,14 +63,24 @@ WRITTEN = (
 )
 
 
-def remove_temporary(folder: Path) -> None:
-    """Remove what killed processes were writing. Only for the holder of the folder's lock."""
-    for pattern in WRITTEN:
+def temporary(folder: Path, patterns: Iterable[str] = WRITTEN) -> Iterator[Path]:
+    """What processes that write such files are writing there, or were when they were killed."""
+    for pattern in patterns:
         parent, name = os.path.split(pattern)
         # A file being written, one staged by `publish`, and one being written to be staged.
-        for temporary in (f".{name}.*.tmp", f".{name}.new", f"..{name}.new.*.tmp"):
-            for path in (folder / parent).glob(temporary):
-                path.unlink(missing_ok=True)
+        for unfinished in (f".{name}.*.tmp", f".{name}.new", f"..{name}.new.*.tmp"):
+            yield from (folder / parent).glob(unfinished)
+
+
+def remove_temporary(folder: Path, patterns: Iterable[str] = WRITTEN) -> None:
+    """Remove what killed processes were writing. Only for the holder of the folder's lock."""
+    for path in list(temporary(folder, patterns)):
+        path.unlink(missing_ok=True)
+
+
+def is_unused(folder: Path, patterns: Iterable[str] = WRITTEN) -> bool:
+    """Whether an existing folder holds nothing but what was left by killed processes."""
+    return set(folder.iterdir()) <= {folder / LOCK, *temporary(folder, patterns)}
 
 
 def remove_training(folder: Path) -> None:
