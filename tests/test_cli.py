@@ -460,3 +460,18 @@ def test_ctrl_c_has_its_exit_code(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     fake.run_demo = interrupted  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "transduce.commands.demo", fake)
     assert run("demo")[0] == 130
+
+
+def test_ctrl_c_while_torch_is_imported_ends_at_once(untrained: Path, tmp_path: Path) -> None:
+    # torch's own import aborts when an exception comes up in it.
+    (tmp_path / "torch.py").write_text(
+        "import os, signal, time\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    os.abort()\n"
+    )
+    command = [sys.executable, "-m", "transduce", "predict", str(untrained)]
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, input=b"", capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
