@@ -380,6 +380,28 @@ def test_inspect_tells_what_rounding_changes(run: Run, untrained: Path) -> None:
     assert f"bf16: log-probabilities of tokens differ by {facts['distance']['bf16']:.4f}" in out
 
 
+def test_a_model_whose_weights_are_no_numbers_is_shown_and_answers(
+    run: Run, untrained: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    import torch
+
+    from transduce.folder import WEIGHTS, open_folder, publish_more
+    from transduce.model.weights import read_tensors, tensor_bytes
+
+    path = shutil.copytree(untrained, tmp_path / "broken")
+    broken = {k: torch.full_like(v, torch.nan) for k, v in read_tensors(path / WEIGHTS).items()}
+    publish_more(open_folder(path), {WEIGHTS: tensor_bytes(broken)})
+    code, out, _ = run("predict", path, "--json", "--n-best", 2, stdin=b"cat\nback\n")
+    rows = [json.loads(line) for line in lines_of(out)]
+    assert code == 0 and [row["line"] for row in rows] == [1, 2]
+    assert all(row["score"] is None for row in rows)
+    assert {weight for row in rows[0]["attention"] for weight in row} == {None}
+    assert json.loads(run("inspect", path, "--json")[1])["precision"]["distance"]["bf16"] is None
+    assert "bf16: not known" in run("inspect", path)[1]
+
+
 def test_inspect_a_recipe(run: Run, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(

@@ -155,6 +155,9 @@ def _show_precision(facts: Mapping[str, Any]) -> None:
     out = console()
     out.print(f"\nprecision auto is {facts['auto']} here: {facts['reason']}", markup=False)
     for name, distance in facts["distance"].items():
+        if distance is None:
+            out.print(f"  {name}: not known, since the model's log-probabilities are no numbers")
+            continue
         out.print(f"  {name}: log-probabilities of tokens differ by {distance:.4f} in the mean")
 
 
