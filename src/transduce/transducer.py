@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import torch
 
+from transduce.answering import Answering, each, failed
 from transduce.data.text import TextSide
-from transduce.data.tokenizers.base import UNK
-from transduce.errors import DataError, UsageError
+from transduce.errors import UsageError
 from transduce.folder import SHORTLIST, ModelFolder, open_folder
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.hypotheses.scoring import normalise
-from transduce.hypotheses.unknown import replace_unknown
 from transduce.inputs import WINDOW, Source, Text, in_pairs, joined, read_texts
 from transduce.model.build import build_model
 from transduce.model.device import bound_kernel_caches, find_device
@@ -25,16 +23,13 @@ from transduce.model.packing import pack
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.shortlist import Shortlist, Shortlisted
 from transduce.model.weights import load_weights
-from transduce.output import Output, Scored, one_line
+from transduce.output import Output, Scored
 from transduce.recipe import Recipe, SearchOptions
-from transduce.recipe_files import recipe_from_dict
+from transduce.recipe_files import search_from_dict
 from transduce.search.decode import decode
 from transduce.search.ensemble import Ensemble
 from transduce.search.forced import Forced, force_score
 from transduce.search.interface import SearchModel
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def load(
@@ -75,12 +70,8 @@ def load(
     )
 
 
-class Transducer:
-    """Answers `str` with Output, a list with a list, any other iterable with an iterator.
-
-    Each input gives exactly one output, in order: blank, over-long, undecodable and failing inputs
-    too, whose Output has a `reason`. Results do not depend on what else is decoded beside an input.
-    """
+class Transducer(Answering[SearchOptions]):
+    """A model folder, or several as an ensemble, that answers as `Answering` says."""
 
     def __init__(
         self,
@@ -103,6 +94,7 @@ class Transducer:
         self.precision = precision
         self.parameters = parameters  # weights, those shared by several layers counted once
         self.shortlist = shortlist
+        self._views: dict[int, Shortlisted] = {}  # by how many candidates a source token has
         self.folders = list(folders)
 
     @property
@@ -116,57 +108,25 @@ class Transducer:
 
     # ------------------------------------------------------------------------------- decoding
 
-    @overload
-    def __call__(self, inputs: Text, **search: Any) -> Output: ...
-    @overload
-    def __call__(self, inputs: list[str] | tuple[str, ...], **search: Any) -> list[Output]: ...
-    @overload
-    def __call__(self, inputs: Iterable[Text], **search: Any) -> Iterator[Output]: ...
-
-    def __call__(self, inputs: Any, **search: Any) -> Any:
-        """Decode; keywords override the recipe's search options (beam=1, n_best=3, …)."""
-        if isinstance(inputs, (str, bytes)):
-            return next(self.stream([inputs], **search))
-        if isinstance(inputs, (list, tuple)):
-            return list(self.stream(inputs, **search))
-        return self.stream(inputs, **search)
-
-    def stream(
-        self, inputs: Iterable[Text], *, window: int = WINDOW, **search: Any
-    ) -> Iterator[Output]:
-        """Outputs one by one; `window` inputs are read ahead (1: each is answered at once)."""
-        options = self.search_options(**search)
-        return self._stream(inputs, window, options)
-
     def search_options(self, /, **overrides: Any) -> SearchOptions:
         """The recipe's search options with some replaced; UsageError names a wrong one."""
-        tree = self.recipe.model_dump(mode="json")
-        tree["search"] |= overrides
-        return recipe_from_dict(tree, where="search options").search
-
-    def _stream(
-        self, inputs: Iterable[Text], window: int, options: SearchOptions
-    ) -> Iterator[Output]:
-        rest = iter(inputs)
-        while taken := list(islice(rest, max(1, window))):
-            sources = read_texts(self.source, taken, options.max_source)
-            for source, hypotheses in zip(sources, self._decode(sources, options), strict=True):
-                yield self._output(source, hypotheses, options)
+        if not overrides:
+            return self.recipe.search
+        tree = self.recipe.search.model_dump(mode="json") | overrides
+        return search_from_dict(tree, where="search options")
 
     def _decode(self, sources: list[Source], options: SearchOptions) -> list[list[Hypothesis]]:
-        """One n-best list a source, empty for a source that fails."""
-
         model = self._searched(options)
 
         def answer(part: list[Source]) -> list[list[Hypothesis]]:
             ids = [source.ids for source in part]
             return list(decode(model, ids, options, device=self.device, window=len(ids)))
 
-        def fail(source: Source, reason: str) -> list[Hypothesis]:
-            source.reason = joined(source.reason, reason)
+        def fail(source: Source, message: str) -> list[Hypothesis]:
+            failed(source, message)
             return []
 
-        return _each(sources, answer, fail)
+        return each(sources, answer, fail)
 
     def _searched(self, options: SearchOptions) -> SearchModel:
         """The model, or a view of it that chooses among shortlists."""
@@ -179,35 +139,10 @@ class Transducer:
                 else f"search.shortlist: {self.folders[0]} has none; make one with "
                 f"`transduce shortlist {self.folders[0]}`, or set it to 0"
             )
-        return Shortlisted(self.model, self.shortlist.first(options.shortlist))
-
-    def _output(
-        self, source: Source, hypotheses: list[Hypothesis], options: SearchOptions
-    ) -> Output:
-        if not source.ids or not hypotheses:
-            return Output("", source_tokens=source.tokens, reason=source.reason)
-        outputs = [self._one(source, hypothesis, options) for hypothesis in hypotheses]
-        return replace(outputs[0], n_best=outputs) if options.n_best > 1 else outputs[0]
-
-    def _one(self, source: Source, hypothesis: Hypothesis, options: SearchOptions) -> Output:
-        tokens = self.target.tokens(hypothesis.ids)
-        text = self.target.decode(hypothesis.ids)
-        if options.replace_unknown and hypothesis.attention is not None and UNK in hypothesis.ids:
-            tokens = replace_unknown(tokens, source.tokens, hypothesis.attention)
-            text = self.target.decode_tokens(tokens)
-        reason = source.reason
-        if reason is None and not hypothesis.finished:
-            reason = f"cut after {len(hypothesis.ids)} tokens, the longest allowed for this input"
-        return Output(
-            text=one_line(text),
-            score=hypothesis.score,
-            log_prob=hypothesis.log_prob,
-            tokens=tokens,
-            token_scores=hypothesis.token_scores,
-            source_tokens=source.tokens,
-            attention=hypothesis.attention,
-            reason=reason,
-        )
+        count = min(options.shortlist, self.shortlist.candidates.shape[1])
+        if count not in self._views:  # made once: it copies the table
+            self._views[count] = Shortlisted(self.model, self.shortlist.first(count))
+        return self._views[count]
 
     # -------------------------------------------------------------------------------- scoring
 
@@ -271,40 +206,24 @@ class Transducer:
     ) -> tuple[list[Source], list[Source], list[Forced | None]]:
         """Both sides read, and the scores of the pairs that have two sides and do not fail."""
         limit = self.recipe.search.max_source
-        read = read_texts(self.source, sources, limit)
+        read = self._read(sources, limit)
         wanted = read_texts(self.target, targets, limit)
 
         def answer(part: list[int]) -> list[Forced | None]:
             ids = [read[i].ids for i in part], [wanted[i].ids for i in part]
             return [*force_score(self.model, *ids, device=self.device)]
 
-        def fail(index: int, reason: str) -> None:
-            read[index].reason = joined(read[index].reason, reason)
+        def fail(index: int, message: str) -> None:
+            failed(read[index], message)
 
         usable = [i for i, _ in enumerate(read) if read[i].ids and wanted[i].ids]
         forced: list[Forced | None] = [None] * len(read)
-        for i, one in zip(usable, _each(usable, answer, fail), strict=True):
+        for i, one in zip(usable, each(usable, answer, fail), strict=True):
             forced[i] = one
         return read, wanted, forced
 
 
 # ------------------------------------------------------------------------------------- helpers
-
-
-def _each(
-    items: list[Item],
-    answer: Callable[[list[Item]], list[Result]],
-    fail: Callable[[Item, str], Result],
-) -> list[Result]:
-    """The answers to items; a failure is halved down to the item it belongs to."""
-    if not items:
-        return []
-    try:
-        return answer(items)
-    except (DataError, RuntimeError, MemoryError) as error:
-        if half := len(items) // 2:
-            return _each(items[:half], answer, fail) + _each(items[half:], answer, fail)
-        return [fail(items[0], f"failed: {one_line(str(error)) or type(error).__name__}")]
 
 
 def _shortlist(folder: ModelFolder, source_size: int, target_size: int) -> Shortlist | None:
