@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +41,7 @@ def beam_search(
     norms = [length_norm(t + 1, kind, penalty) for t in range(limits.largest_max + 1)]
     # The longest target allowed is the most favourable to a live hypothesis.
     widest = torch.tensor([norms[n] for n in limits.max.tolist()], device=device)
-    history = History(batch, options.beam)
+    history = History()
     results = Tables.empty(batch, options.n_best, options.beam, device)
     tables = Tables.empty(batch, options.n_best, options.beam, device)
     memory = model.encode(source, lengths)
@@ -48,7 +49,7 @@ def beam_search(
     rows = torch.arange(batch, device=device)
     tokens = torch.full((batch, 1), BOS, device=device)
     scores = torch.zeros((batch, 1), device=device)
-    history.stretch(rows)
+    numbers = rows.numpy(force=True)
     for t in range(limits.largest_max + 1):
         # 1. Ask the model, and see what its logits (B, K, V) hold.
         step = model.step(tokens, state, memory)
@@ -69,7 +70,8 @@ def beam_search(
         # 4. The others live on.
         tokens = best.tokens if step.words is None else step.words[best.tokens]
         scores, state = best.values, step.state.select(best.parents)
-        history.record(Record(end, tokens, best.parents, best.gains, step.attention))
+        record = Record(end, tokens, best.parents, best.gains, step.attention)
+        history.record(t, numbers, record)
         tables.settle(scores[:, 0] / widest[rows], limits.max[rows] <= t)
         # 5. Sentences that are done leave.
         kept = remaining(tables.done, t)
@@ -79,9 +81,10 @@ def beam_search(
                 break
             rows, tokens, scores, tables = rows[kept], tokens[kept], scores[kept], tables.keep(kept)
             memory, state = memory.keep(kept), state.keep(kept)
-            history.stretch(rows)
+            numbers = rows.numpy(force=True)
     results.put(rows, tables)
-    return history.assemble(results.chosen(), limits.sources, options)
+    first = np.zeros(batch, dtype=np.int64)
+    return history.assemble(np.arange(batch), results.chosen(), first, limits.sources, options)
 
 
 def _among_best(ending: Tensor, values: Tensor, beam: int) -> Tensor:

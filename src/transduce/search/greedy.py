@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from transduce.data.tokenizers.base import BOS
+from transduce.hypotheses.assembling import Chosen
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
 from transduce.search.candidates import Survey, best_continuations
-from transduce.search.history import Chosen, History, Record
+from transduce.search.history import History, Record
 from transduce.search.interface import SearchModel
 from transduce.search.limits import Limits, remaining
 
@@ -25,7 +26,7 @@ def greedy_search(
     """
     batch, device = len(lengths), source.device
     limits = Limits.of(lengths, options)
-    history = History(batch, 1)
+    history = History()
     stops = torch.zeros(batch, dtype=torch.int64, device=device)  # step at which each took EOS
     finished = torch.zeros(batch, dtype=torch.bool, device=device)  # and took it by its own choice
     memory = model.encode(source, lengths)
@@ -34,7 +35,7 @@ def greedy_search(
     tokens = torch.full((batch, 1), BOS, device=device)
     done = torch.zeros_like(finished)
     zeros = torch.zeros((batch, 1), device=device)
-    history.stretch(rows)
+    numbers = rows.numpy(force=True)
     for t in range(limits.largest_max + 1):
         step = model.step(tokens, state, memory)
         state, survey = step.state, Survey.of(step.logits, holes=step.words is not None)
@@ -44,7 +45,8 @@ def greedy_search(
         if t < limits.largest_min:
             chose &= limits.min[rows] <= t
         tokens = word.tokens if step.words is None else step.words[word.tokens]
-        history.record(Record(end, tokens, None, word.gains, step.attention))
+        record = Record(end, tokens, None, word.gains, step.attention)
+        history.record(t, numbers, record)
         stop = (chose | (limits.max[rows] <= t)) & ~done
         stops[rows] = torch.where(stop, t, stops[rows])
         finished[rows] |= stop & chose
@@ -55,7 +57,7 @@ def greedy_search(
                 break
             rows, tokens, done = rows[kept], tokens[kept], done[kept]
             memory, state = memory.keep(kept), state.keep(kept)
-            history.stretch(rows)
+            numbers = rows.numpy(force=True)
     step_of = stops.unsqueeze(1).numpy(force=True)
     chosen = Chosen(
         step=step_of,
@@ -63,4 +65,5 @@ def greedy_search(
         finished=finished.unsqueeze(1).numpy(force=True),
         real=np.ones(step_of.shape, dtype=bool),
     )
-    return history.assemble(chosen, limits.sources, options)
+    first = np.zeros(batch, dtype=np.int64)
+    return history.assemble(np.arange(batch), chosen, first, limits.sources, options)

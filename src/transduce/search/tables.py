@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from transduce.search.history import Chosen
+from transduce.hypotheses.assembling import Chosen, choose
 
 
 @dataclass
@@ -78,16 +77,9 @@ class Tables:
 
     def chosen(self) -> Chosen:
         """The n best of each sentence, finished before unfinished; always at least one."""
-        scores = torch.cat([self.finished, self.unfinished], dim=1).numpy(force=True)
-        at = torch.cat([self.finished_at, self.unfinished_at], dim=1).numpy(force=True)
-        n_best = self.finished.shape[1]
-        finished = np.broadcast_to(np.arange(2 * n_best) < n_best, scores.shape)
-        real = scores > -math.inf
-        # A model that rules out everything, or answers NaN, still gets its one hypothesis.
-        real[:, n_best] |= ~real.any(axis=1)
-        order = np.argsort(~real, axis=1, kind="stable")[:, :n_best]
-        at, finished, real = (np.take_along_axis(x, order, axis=1) for x in (at, finished, real))
-        return Chosen(step=at // self.beam, slot=at % self.beam, finished=finished, real=real)
+        scores = torch.stack([self.finished, self.unfinished]).numpy(force=True)
+        at = torch.stack([self.finished_at, self.unfinished_at]).numpy(force=True)
+        return choose(scores[0], at[0], scores[1], at[1], self.beam)
 
 
 _TENSORS = [field.name for field in fields(Tables) if field.name != "beam"]
