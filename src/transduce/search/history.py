@@ -75,14 +75,16 @@ class History:
         first (B,): the step at which each began; sources: real source positions of each.
         """
         start, stop = int(first.min()), int(chosen.step.max()) + 1
-        place = np.full(max(int(noted.numbers.max()) for noted in self._noted) + 1, -1)
-        place[numbers] = np.arange(len(numbers))
         noted = [one for one in self._noted if start <= one.step < stop]
         _fetch(noted)
         traces, records = [], []
+        place = {number: i for i, number in enumerate(numbers.tolist())}
+        seen = which = rows = np.empty(0, dtype=np.int64)
         for one in noted:
-            which = place[one.numbers]
-            rows = np.flatnonzero(which >= 0)
+            if one.numbers is not seen:  # the same as in the step before, mostly
+                seen = one.numbers
+                which = np.array([place.get(number, -1) for number in seen.tolist()])
+                rows = np.flatnonzero(which >= 0)
             if len(rows) and one.arrays is not None:
                 traces.append(Trace(one.step - start, which[rows], rows, *one.arrays))
                 records.append(one.record)
