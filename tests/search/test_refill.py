@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transduce.errors import DataError
 from transduce.model import Seq2Seq
 from transduce.model.shortlist import Shortlist, Shortlisted
-from transduce.recipe import SearchOptions
+from transduce.recipe import SearchOptions as Options
 from transduce.search import Ensemble, Hypothesis, decode, decode_batch
 from transduce.search.beam import BEAM
 from transduce.search.pool import Pool
@@ -56,6 +56,14 @@ def model_of(tiny, name: str, seed: int):
     return tiny(seed, **MODELS[name])
 
 
+def refilling(**options) -> Options:
+    return Options(refill=True, **options)
+
+
+def batched(options: Options) -> Options:
+    return options.model_copy(update={"refill": False})
+
+
 def same(found: Sequence[list[Hypothesis]], wanted: Sequence[list[Hypothesis]]) -> None:
     assert len(found) == len(wanted)
     for one, other in zip(found, wanted, strict=True):
@@ -78,9 +86,9 @@ def test_a_refilled_pool_answers_like_batches_and_like_each_alone(
 ) -> None:
     model = model_of(tiny, name, data.draw(st.integers(1, 50)))
     n_best = data.draw(st.integers(1, beam))
-    options = SearchOptions(beam=beam, n_best=n_best, **options)
+    options = refilling(beam=beam, n_best=n_best, **options)
     found = list(decode(model, sources, options))
-    same(found, list(decode(model, sources, options, refill=False)))
+    same(found, list(decode(model, sources, batched(options))))
     same(found, [decode_batch(model, [ids], options)[0] for ids in sources])
 
 
@@ -88,7 +96,7 @@ def test_a_refilled_pool_answers_like_batches_and_like_each_alone(
 def test_a_beam_wider_than_the_vocabulary_grows_in_each_sentence_by_itself(tiny, name) -> None:
     """The first steps have fewer hypotheses than the sentences that are joined."""
     model = model_of(tiny, name, 7)
-    options = SearchOptions(beam=30, n_best=9, max_ratio=0.5, max_extra=2, batch_tokens=900)
+    options = refilling(beam=30, n_best=9, max_ratio=0.5, max_extra=2, batch_tokens=900)
     alone = [decode_batch(model, [ids], options)[0] for ids in MANY]
     same(list(decode(model, MANY, options)), alone)
 
@@ -97,9 +105,7 @@ def test_a_beam_wider_than_the_vocabulary_grows_in_each_sentence_by_itself(tiny,
 @pytest.mark.parametrize("every", [1, 3, 7])
 def test_when_sentences_leave_changes_nothing(tiny, monkeypatch, beam, every) -> None:
     """On an accelerator they leave every few steps, since looking who is done waits for it."""
-    options = SearchOptions(
-        beam=beam, n_best=beam, max_ratio=1.5, max_extra=3, batch_tokens=100 * beam
-    )
+    options = refilling(beam=beam, n_best=beam, max_ratio=1.5, max_extra=3, batch_tokens=100 * beam)
     alone = [decode_batch(tiny(), [ids], options)[0] for ids in MANY]
 
     def seldom(done: torch.Tensor, t: int) -> np.ndarray | None:
@@ -114,10 +120,10 @@ def test_slots_are_refilled_while_others_go_on(tiny) -> None:
     model, rows = tiny(), []
     step = model.step
     model.step = lambda tokens, *rest: (rows.append(len(tokens)), step(tokens, *rest))[1]
-    options = SearchOptions(beam=1, batch_tokens=120, max_ratio=4.0)
+    options = refilling(beam=1, batch_tokens=120, max_ratio=4.0)
     # Half of them have an empty target and half a long one.
     sources = [[3 + (i * i * (j + 1) + j * j) % 8 for j in range(5)] for i in range(200)]
-    list(decode(model, sources, options, refill=False))
+    list(decode(model, sources, batched(options)))
     batches, rows[:] = list(rows), []
     list(decode(model, sources, options))
     assert max(batches) == max(rows) == 120 // 6  # what the budget has room for
@@ -129,13 +135,13 @@ def test_a_model_that_answers_nan_still_answers_every_source(tiny) -> None:
     with torch.no_grad():
         model.output.bias.fill_(float("nan"))
     for beam in (1, 2):
-        options = SearchOptions(beam=beam, batch_tokens=40, max_ratio=1.0, max_extra=2)
+        options = refilling(beam=beam, batch_tokens=40, max_ratio=1.0, max_extra=2)
         found = list(decode(model, MANY, options))
         assert [len(hypotheses) for hypotheses in found] == [1] * len(MANY)
 
 
 def test_empty_sources_keep_their_place_in_a_refilled_window(tiny) -> None:
-    options = SearchOptions(beam=2, batch_tokens=30)
+    options = refilling(beam=2, batch_tokens=30)
     sources = [[], [4, 5], [], [6, 7, 8], [], [3]]
     found = list(decode(tiny(), sources, options))
     same(found, [decode_batch(tiny(), [ids], options)[0] for ids in sources])
@@ -143,7 +149,7 @@ def test_empty_sources_keep_their_place_in_a_refilled_window(tiny) -> None:
 
 
 def test_dropout_is_off_in_a_refilled_pool_and_back_on_after(tiny) -> None:
-    model, options = tiny(), SearchOptions(beam=2, batch_tokens=60)
+    model, options = tiny(), refilling(beam=2, batch_tokens=60)
     expected = list(decode(model, MANY, options))
     model.train()
     same(list(decode(model, MANY, options)), expected)
@@ -160,7 +166,7 @@ def test_a_pool_that_does_not_fit_into_memory_is_answered_in_parts(
     tiny, beam, place, limit
 ) -> None:
     model = tiny()
-    options = SearchOptions(beam=beam, batch_tokens=100 * beam, max_ratio=1.0)
+    options = refilling(beam=beam, batch_tokens=100 * beam, max_ratio=1.0)
     expected = list(decode(model, MANY, options))
     whole = getattr(model, place)
     sizes = []
@@ -187,14 +193,14 @@ def test_a_source_that_does_not_fit_alone_is_an_error_that_says_so(tiny) -> None
 
     model.encode = small
     with pytest.raises(DataError, match="10 positions does not fit into memory"):
-        list(decode(model, MANY, SearchOptions(beam=2, batch_tokens=100)))
+        list(decode(model, MANY, refilling(beam=2, batch_tokens=100)))
 
 
 def test_other_failures_are_not_taken_for_a_lack_of_memory(tiny) -> None:
     model = tiny()
     model.encode = lambda source, lengths: torch.zeros(2) @ torch.zeros(3)
     with pytest.raises(RuntimeError, match="size"):
-        list(decode(model, MANY, SearchOptions(batch_tokens=100)))
+        list(decode(model, MANY, refilling(batch_tokens=100)))
 
 
 def test_records_of_finished_sentences_are_let_go_of(tiny) -> None:
@@ -210,7 +216,7 @@ def test_records_of_finished_sentences_are_let_go_of(tiny) -> None:
         return result
 
     model.step = watched
-    options = SearchOptions(beam=2, batch_tokens=60, max_ratio=1.0, max_extra=2)
+    options = refilling(beam=2, batch_tokens=60, max_ratio=1.0, max_extra=2)
     gc.disable()
     try:
         list(decode(model, MANY * 10, options))
@@ -221,7 +227,7 @@ def test_records_of_finished_sentences_are_let_go_of(tiny) -> None:
 
 
 def test_numbers_are_kept_apart_when_a_pool_is_used_by_hand(tiny, padded) -> None:
-    options = SearchOptions(beam=3, n_best=3, max_ratio=1.0, max_extra=3)
+    options = refilling(beam=3, n_best=3, max_ratio=1.0, max_extra=3)
     pool = Pool(tiny(), BEAM, options, torch.device("cpu"))
     found = {}
     with torch.inference_mode():

@@ -30,15 +30,15 @@ def decode(
     *,
     device: torch.device | str = "cpu",
     window: int = 2048,
-    refill: bool = True,
 ) -> Iterator[list[Hypothesis]]:
     """The n best hypotheses of each source, one list for each, in order.
 
     sources: token ids without BOS and EOS. They are read `window` at a time, so memory does not
     grow with their number. Inside a window they are sorted by length, and about
-    `options.batch_tokens` padded positions x beam are decoded together: with `refill` the next
-    ones join as soon as some are done, else one batch follows the other. An empty source gives an
-    empty hypothesis without asking the model. Which others are decoded together changes no result.
+    `options.batch_tokens` padded positions x beam are decoded together: one batch after the
+    other or, with `options.refill`, in a pool that the next ones join when enough are done. An
+    empty source gives an empty hypothesis without asking the model. Which others are decoded
+    together changes no result.
 
     Errors: DataError if one source alone does not fit into memory.
     """
@@ -48,7 +48,7 @@ def decode(
         return decode_batch(model, batch, options, device=device)
 
     def answer_window(chunk: list[Ids]) -> list[list[Hypothesis]]:
-        if not refill or len(chunk) <= fitting(positions(chunk[0]), budget):
+        if not options.refill or len(chunk) <= fitting(positions(chunk[0]), budget):
             return in_batches(chunk, answer, positions, budget)
         full = sum(len(ids) > 0 for ids in chunk)  # the empty ones are the last
         with evaluating(model):

@@ -20,15 +20,15 @@ from transduce.search.interface import SearchModel
 from transduce.search.pool import Pool
 from transduce.search.running import Method
 
-SHARE = 4  # a joining copies the memory of all, so one in so many places must be free for it
+SHARE = 2  # an encoding has its price, so one in so many places must be free for it
 
 Ids = Sequence[int]
 Answer = Callable[[list[Ids]], list[list[Hypothesis]]]
 
 
 class Refill:
-    """A queue of sources that none of which is empty, the longest first, and a pool of `budget`
-    padded positions for them."""
+    """A queue of sources, none of them empty and the longest first, and a pool of `budget` padded
+    positions for them."""
 
     def __init__(
         self,
