@@ -262,6 +262,7 @@ class SearchOptions(Options):
     shortlist: Annotated[int, Field(ge=0)] = 0
     replace_unknown: bool = False  # unknown target words become the source word attended most
     batch_tokens: Positive = 4000  # padded source positions x beam decoded together, roughly
+    refill: bool = False  # sentences of a file take over the slots of finished ones at once
     max_source: Positive = 1000  # longer inputs are cut to so many tokens, and the output says so
 
     @model_validator(mode="after")
