@@ -30,6 +30,7 @@ from transduce.folder import open_folder
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--refill", action="store_true", help="`bulk` also with search.refill")
     options = options_of(parser, lines=512)
     facts = common.machine()
     with ExitStack() as stack:
@@ -59,11 +60,15 @@ def entries(one: Ready, options: argparse.Namespace) -> list[Contestant]:
         f"batches of {options.batch}": {"how": "batches", "batch": options.batch},
         "bulk": {"how": "bulk"},
     }
+    more: dict[str, dict[str, Any]] = {how: {} for how in asked}
+    if options.refill:
+        asked["bulk, refilled"], more["bulk, refilled"] = asked["bulk"], {"refill": True}
     made = []
     for beam in options.beams:
         for how, question in asked.items():
             label = (one.variant, str(one.threads), str(beam), how)
-            turn = Decoding(one.worker, question | {"search": search_of(options, beam)})
+            search = search_of(options, beam) | more[how]
+            turn = Decoding(one.worker, question | {"search": search})
             made.append(Contestant(label, turn, one.threads, probe_of(one.variant)))
     return made
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from transduce.model import Seq2Seq
+    from transduce.recipe import ModelOptions
 
 WORDS = {"cat": "K AE T", "act": "AE K T", "tack": "T AE K", "back": "B AE K", "cab": "K AE B"}
 
@@ -69,3 +73,35 @@ def make_folder(path: Path, *, seed: int, **model: Any) -> Path:
     files = {RECIPE: dump_recipe(recipe).encode(), WEIGHTS: tensor_bytes(weights)}
     publish(path, files, task=recipe.task, source_language="en", target_language=None)
     return path
+
+
+def tiny_model(
+    seed: int = 1, *, feeding: str = "parallel", attention: str = "general", vocabulary: int = 11
+) -> tuple[Seq2Seq, ModelOptions]:
+    """A model with random weights, large enough for its answers to depend on what it reads.
+
+    It has 11 source tokens, and ends its targets before their limit now and then.
+    """
+    import torch
+
+    from transduce.model import build_model
+    from transduce.recipe import ModelOptions
+
+    tree = {
+        "embedding": 8,
+        "tie": "none",
+        "encoder": {"size": 8},
+        "decoder": {
+            "layers": 2,
+            "size": 8,
+            "feeding": feeding,
+            "attention": {"kind": attention, "heads": 2},
+        },
+        "init": {"kind": "uniform", "scale": 0.9},
+    }
+    options = ModelOptions.model_validate(tree)
+    torch.manual_seed(seed)
+    model = build_model(options, 11, vocabulary).eval()
+    with torch.no_grad():
+        model.output.bias[2] += 0.5
+    return model, options

@@ -252,6 +252,7 @@ def test_several_models_are_an_ensemble(run: Run, untrained: Path, untrained_too
         (["predict", "{model}", "--search", "beam"], 2, "write `key=value`"),
         (["predict", "{model}", "--search", "self=1"], 2, "unknown key `search.self`"),
         (["predict", "{model}", "--search", "beam=3", "--beam", "2"], 2, "leave one out"),
+        (["predict", "{model}", "--workers", "2", "--window", "1"], 2, "leave out --workers"),
         (["predict", "{model}", "--device", "warp"], 2, "device `warp` cannot be used"),
         (["evaluate", "{model}", "--metric", "blue"], 2, "did you mean `bleu`"),
         (["evaluate", "{model}", "--source", "x"], 2, "give both --source and --target"),
@@ -310,6 +311,49 @@ def test_scores_one_number_a_line(run: Run, untrained: Path, tmp_path: Path) -> 
     assert code == 1 and "1 targets but more sources" in err
 
 
+@pytest.fixture
+def fast_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes this a machine where the precision `auto` is bf16."""
+    from transduce.model import inference
+
+    monkeypatch.setattr(inference, "has_bf16", lambda device: True)
+    monkeypatch.setattr(inference, "_gain", lambda device: 2.0)
+
+
+@pytest.mark.usefixtures("fast_in_bf16")
+def test_scores_are_exact_unless_asked_otherwise(run: Run, untrained: Path) -> None:
+    def scored(*arguments: str) -> str:
+        code, out, err = run("score", untrained, *arguments, stdin=b"cat\tK AE T\n")
+        assert (code, err) == (0, "")
+        return out
+
+    assert scored() == scored("--precision", "fp32") != scored("--precision", "bf16")
+    assert scored("--precision", "auto") == scored("--precision", "bf16")
+
+
+@pytest.mark.usefixtures("fast_in_bf16")
+def test_models_are_judged_as_trained_unless_asked_otherwise(
+    run: Run, untrained: Path, untrained_too: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transduce import transducer
+
+    taken: list[str] = []
+    real = transducer.pack
+
+    def pack(model, precision):  # type: ignore[no-untyped-def]
+        taken.append(precision)
+        return real(model, precision)
+
+    monkeypatch.setattr(transducer, "pack", pack)
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("cat\tK AE T\nback\tB AE K\n")
+    data = ["--table", pairs, "--source", "1", "--target", "2"]
+    arguments = ["evaluate", untrained, *data, "--against", untrained_too]
+    assert run(*arguments)[0] == 0 and taken == ["fp32", "fp32"]
+    assert run(*arguments, "--precision", "auto")[0] == 0 and taken[2:] == ["bf16", "bf16"]
+    assert run("predict", untrained, stdin=b"cat\n")[0] == 0 and taken[4:] == ["bf16"]
+
+
 def test_a_pair_that_does_not_fit_keeps_its_line(
     run: Run, untrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +384,39 @@ def test_inspect_a_model(run: Run, untrained: Path) -> None:
 
     assert facts["parameters"]["total"] == load(untrained).parameters
     assert facts["recipe"]["search"]["beam"] == 2
+
+
+@pytest.mark.usefixtures("fast_in_bf16")
+def test_inspect_tells_what_rounding_changes(run: Run, untrained: Path) -> None:
+    facts = json.loads(run("inspect", untrained, "--json")[1])["precision"]
+    assert facts["auto"] == "bf16" and "2.0 times as fast" in facts["reason"]
+    assert 0 < facts["distance"]["bf16"] < 0.1
+    assert 0 < facts["distance"].get("int8", 0.01) < 0.1  # not every torch has int8
+    out = run("inspect", untrained)[1]
+    assert "precision auto is bf16 here" in out
+    assert f"bf16: log-probabilities of tokens differ by {facts['distance']['bf16']:.4f}" in out
+
+
+def test_a_model_whose_weights_are_no_numbers_is_shown_and_answers(
+    run: Run, untrained: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    import torch
+
+    from transduce.folder import WEIGHTS, open_folder, publish_more
+    from transduce.model.weights import read_tensors, tensor_bytes
+
+    path = shutil.copytree(untrained, tmp_path / "broken")
+    broken = {k: torch.full_like(v, torch.nan) for k, v in read_tensors(path / WEIGHTS).items()}
+    publish_more(open_folder(path), {WEIGHTS: tensor_bytes(broken)})
+    code, out, _ = run("predict", path, "--json", "--n-best", 2, stdin=b"cat\nback\n")
+    rows = [json.loads(line) for line in lines_of(out)]
+    assert code == 0 and [row["line"] for row in rows] == [1, 2]
+    assert all(row["score"] is None for row in rows)
+    assert {weight for row in rows[0]["attention"] for weight in row} == {None}
+    assert json.loads(run("inspect", path, "--json")[1])["precision"]["distance"]["bf16"] is None
+    assert "bf16: not known" in run("inspect", path)[1]
 
 
 def test_inspect_a_recipe(run: Run, tmp_path: Path) -> None:
@@ -422,3 +499,18 @@ def test_ctrl_c_has_its_exit_code(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     fake.run_demo = interrupted  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "transduce.commands.demo", fake)
     assert run("demo")[0] == 130
+
+
+def test_ctrl_c_while_torch_is_imported_ends_at_once(untrained: Path, tmp_path: Path) -> None:
+    # torch's own import aborts when an exception comes up in it.
+    (tmp_path / "torch.py").write_text(
+        "import os, signal, time\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    os.abort()\n"
+    )
+    command = [sys.executable, "-m", "transduce", "predict", str(untrained)]
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, input=b"", capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")

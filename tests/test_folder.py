@@ -22,7 +22,15 @@ from torch import nn
 from transduce.data.tokenizers.build import EXTENSIONS
 from transduce.disk import atomic_bytes, atomic_write, lock
 from transduce.errors import FolderError
-from transduce.folder import TOKENIZER_SUFFIXES, open_folder, publish, remove_training
+from transduce.folder import (
+    TOKENIZER_SUFFIXES,
+    is_unused,
+    open_folder,
+    publish,
+    publish_more,
+    remove_temporary,
+    remove_training,
+)
 from transduce.model.weights import load_weights, model_tensors, read_tensors, tensor_bytes
 from transduce.recipe_files import dump_recipe, recipe_from_dict
 
@@ -279,6 +287,39 @@ def test_replacing_weights_can_stop_anywhere(
     assert open_folder(tmp_path).weights.read_bytes() == weights
 
 
+@pytest.mark.parametrize("name", ["replace", "fsync"])
+def test_adding_a_file_can_stop_anywhere(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = getattr(os, name)
+    for stop in range(1, 20):
+        calls = 0
+
+        def stopping(*arguments: Any, stop: int = stop) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == stop:
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        path = make(tmp_path / str(stop))
+        folder, added = open_folder(path), path / "shortlist.safetensors"
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, stopping)
+            try:
+                publish_more(folder, {added.name: b"words"})
+                break
+            except KeyboardInterrupt:
+                pass
+        left = open_folder(path)
+        assert added.exists() or added.name not in left.manifest["files"]
+        publish_more(left, {added.name: b"other words"})
+        assert open_folder(path).manifest["files"].keys() > {added.name}
+    assert calls > 2
+    assert added.read_bytes() == b"words"
+    assert open_folder(path).manifest["source_language"] == "en"
+
+
 def test_files_of_other_people_are_neither_listed_nor_removed(tmp_path: Path) -> None:
     others = "source.en source.txt target.json.bak weights.txt recipe.yml notes.tmp .notes.tmp"
     others += " report.html last/notes figures/mine.png figures/attention.txt cache/x source.model~"
@@ -302,6 +343,17 @@ def test_files_of_other_people_are_neither_listed_nor_removed(tmp_path: Path) ->
     left = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
     assert sorted(left) == sorted(others.split())
     assert not (tmp_path / "tensorboard").exists()
+
+
+def test_what_killed_processes_left_does_not_use_a_folder(tmp_path: Path) -> None:
+    assert is_unused(tmp_path)
+    for name in (".lock", ".weights.safetensors.new", "..weights.safetensors.new.x7.tmp"):
+        (tmp_path / name).write_text("half")
+    assert is_unused(tmp_path)
+    (tmp_path / ".notes.tmp").write_text("mine")
+    assert not is_unused(tmp_path)
+    remove_temporary(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".notes.tmp"]
 
 
 def test_all_kinds_of_tokenizers_are_known() -> None:

@@ -11,6 +11,7 @@ import pytest
 SOURCES = Path(__file__).resolve().parents[1] / "src" / "transduce"
 WITHOUT_TORCH = [
     "transduce",
+    "transduce.answering",
     "transduce.cli",
     "transduce.recipe_files",
     "transduce.disk",

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from transduce.errors import DataError, UsageError
 from transduce.recipe import AttentionOptions, Recipe
 from transduce.recipe_errors import describe
-from transduce.recipe_files import dump_recipe, load_recipe, parse_yaml, recipe_from_dict
+from transduce.recipe_files import (
+    dump_recipe,
+    load_recipe,
+    parse_yaml,
+    recipe_from_dict,
+    search_from_dict,
+)
 
 MINIMAL = """\
 data:
@@ -302,6 +308,26 @@ def test_plain_trees_name_their_origin() -> None:
     ):
         recipe_from_dict(tree, where="demo")
     assert tree["data"] == {"train": "a:b", "valid": "a:b"}, "the caller's tree is not changed"
+
+
+SEARCHES = st.dictionaries(
+    st.sampled_from(["beam", "n_best", "max_ratio", "normalization", "beem", "size", "a.b"]),
+    st.none() | st.booleans() | st.integers(-2, 7) | st.floats() | st.sampled_from(["gnmt", "5"]),
+)
+
+
+@given(SEARCHES)
+def test_the_search_section_alone_is_checked_as_in_its_recipe(tree: dict[str, Any]) -> None:
+    corpora = {"train": "a:b", "valid": "a:b"}
+    whole = {"data": corpora, "training": {"epochs": 1}, "search": tree}
+    try:
+        expected: Any = recipe_from_dict(whole, where="here").search
+    except UsageError as error:
+        with pytest.raises(UsageError) as found:
+            search_from_dict(tree, where="here")
+        assert str(found.value) == str(error)
+    else:
+        assert search_from_dict(tree, where="here") == expected
 
 
 # ------------------------------------------------------------------------------------- writing

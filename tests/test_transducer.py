@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -22,6 +23,7 @@ import transduce
 from transduce.data.text import TextSide
 from transduce.errors import DataError, FolderError, UsageError
 from transduce.inputs import read_texts
+from transduce.model.shortlist import Shortlist
 from transduce.output import json_line, one_line
 from transduce.transducer import Transducer
 
@@ -125,6 +127,34 @@ def test_search_options_are_checked_like_a_recipe(model: Transducer) -> None:
         model("cat", n_best=5)
     with pytest.raises(TypeError, match="not int"):
         model([3])  # type: ignore[list-item]
+
+
+def test_a_shortlist_is_cut_to_its_size_once(model: Transducer) -> None:
+    words = torch.arange(model.target.size)
+    table = words.repeat(model.source.size, 1)  # the first n candidates are the first n words
+    short = Transducer(
+        model.model, model.source, model.target, model.recipe,
+        device=model.device, precision=model.precision, parameters=model.parameters,
+        shortlist=Shortlist(table, words[:4]),
+    )  # fmt: skip
+    views = {n: short._searched(short.search_options(shortlist=n)) for n in (5, 6, 99)}
+    assert short._searched(short.search_options(shortlist=5)) is views[5]
+    assert short._searched(short.search_options(shortlist=1000)) is views[99]
+    for n in (5, 6):
+        found = short(["cat", "back"], shortlist=n, min_ratio=1.0)
+        assert {i for out in found for i in short.target.encode(out.text)} <= set(range(n))
+    whole, every = model("cat"), short("cat", shortlist=99)
+    assert every.text == whole.text and short("cat").text == whole.text
+    assert every.score == pytest.approx(whole.score, abs=1e-5)
+    with pytest.raises(UsageError, match="shortlist"):
+        short("cat", shortlist=-1)
+
+
+def test_options_are_the_recipes_own_where_nothing_is_asked_for(model: Transducer) -> None:
+    assert model.search_options() is model.recipe.search
+    changed = model.search_options(beam=4)
+    assert (changed.beam, changed.max_extra) == (4, model.recipe.search.max_extra)
+    assert model.search_options() is model.recipe.search and model.recipe.search.beam == 2
 
 
 def test_n_best_starts_with_the_best(model: Transducer) -> None:

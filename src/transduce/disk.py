@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transduce.errors import FolderError
 
+LOCK = ".lock"  # the file by which a folder is held
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -79,15 +80,17 @@ def _umask() -> int:
 
 
 @contextmanager
-def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
+def lock(folder: str | os.PathLike[str], work: str = "training") -> Iterator[None]:
     """Hold `folder` for one writer; the system lets go of it whenever the process ends.
+
+    `work` is what such writers do there, for people.
 
     Errors: FolderError naming the process that holds it.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise write_error(folder, error) from error
     try:
@@ -96,7 +99,7 @@ def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
         except BlockingIOError:
             holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
             raise FolderError(
-                f"{folder}: another training is writing here (process {holder}); "
+                f"{folder}: another {work} is writing here (process {holder}); "
                 "wait for it, stop it, or choose another folder"
             ) from None
         os.ftruncate(handle, 0)

@@ -18,14 +18,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from transduce import __version__
-from transduce.disk import atomic_bytes, sync, write_error
+from transduce.disk import LOCK, atomic_bytes, sync, write_error
 from transduce.errors import FolderError
 
 if TYPE_CHECKING:
@@ -63,14 +63,24 @@ WRITTEN = (
 )
 
 
-def remove_temporary(folder: Path) -> None:
-    """Remove what killed processes were writing. Only for the holder of the folder's lock."""
-    for pattern in WRITTEN:
+def temporary(folder: Path, patterns: Iterable[str] = WRITTEN) -> Iterator[Path]:
+    """What processes that write such files are writing there, or were when they were killed."""
+    for pattern in patterns:
         parent, name = os.path.split(pattern)
         # A file being written, one staged by `publish`, and one being written to be staged.
-        for temporary in (f".{name}.*.tmp", f".{name}.new", f"..{name}.new.*.tmp"):
-            for path in (folder / parent).glob(temporary):
-                path.unlink(missing_ok=True)
+        for unfinished in (f".{name}.*.tmp", f".{name}.new", f"..{name}.new.*.tmp"):
+            yield from (folder / parent).glob(unfinished)
+
+
+def remove_temporary(folder: Path, patterns: Iterable[str] = WRITTEN) -> None:
+    """Remove what killed processes were writing. Only for the holder of the folder's lock."""
+    for path in list(temporary(folder, patterns)):
+        path.unlink(missing_ok=True)
+
+
+def is_unused(folder: Path, patterns: Iterable[str] = WRITTEN) -> bool:
+    """Whether an existing folder holds nothing but what was left by killed processes."""
+    return set(folder.iterdir()) <= {folder / LOCK, *temporary(folder, patterns)}
 
 
 def remove_training(folder: Path) -> None:
@@ -87,6 +97,29 @@ def remove_training(folder: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------ manifest
+
+
+class Identity(TypedDict):
+    """What every manifest says of its model."""
+
+    task: str
+    source_language: str | None
+    target_language: str | None
+
+
+def identity(manifest: Mapping[str, Any]) -> Identity:
+    """What a manifest says of its model, in the words of `publish`."""
+    return {
+        "task": manifest.get("task", ""),
+        "source_language": manifest.get("source_language"),
+        "target_language": manifest.get("target_language"),
+    }
+
+
+def further(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says beyond that, to be handed on as the `extra` of `publish`."""
+    known = {"format", "transduce", "files", *Identity.__annotations__}
+    return {key: value for key, value in manifest.items() if key not in known}
 
 
 def digest(path: Path) -> dict[str, Any]:
@@ -163,6 +196,10 @@ def publish(
         for name, data in files.items():
             staged[name] = folder / f".{name}.new"
             atomic_bytes(staged[name], data)
+        if (folder / MANIFEST).exists():
+            # A new file goes first: nobody asks for what is not listed, but listed it must exist.
+            for name in [name for name in staged if not (folder / name).exists()]:
+                os.replace(staged.pop(name), folder / name)
         write_manifest(folder, **describe, replacing=staged)  # type: ignore[arg-type]
         for name, path in staged.items():
             os.replace(path, folder / name)
@@ -181,15 +218,8 @@ def publish_more(folder: ModelFolder, files: Mapping[str, bytes]) -> None:
 
     Errors: FolderError when the disk is full or not writable; the old files then stay.
     """
-    known = ("format", "transduce", "task", "source_language", "target_language", "files")
-    publish(
-        folder.path,
-        files,
-        task=folder.manifest["task"],
-        source_language=folder.manifest["source_language"],
-        target_language=folder.manifest["target_language"],
-        extra={key: value for key, value in folder.manifest.items() if key not in known},
-    )
+    manifest = folder.manifest
+    publish(folder.path, files, **identity(manifest), extra=further(manifest))
 
 
 # ------------------------------------------------------------------------------------- opening

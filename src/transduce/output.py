@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -166,9 +165,14 @@ def one_line(text: str) -> str:
     return " ".join(text.replace("\t", " ").splitlines()) if text else text
 
 
-def rounded(attention: np.ndarray) -> list[list[float]]:
-    """(T, S) weights as lists of four decimals, which is what float32 softmax weights are worth."""
-    rows: Iterable[list[float]] = attention.tolist()
+def rounded(attention: np.ndarray) -> list[list[float | None]]:
+    """(T, S) weights as lists of four decimals, which is what float32 softmax weights are worth.
+
+    None stands for what is not finite, which JSON does not know; only a broken model has it.
+    """
+    rows: list[list[float]] = attention.tolist()
+    if not math.isfinite(attention.sum()):
+        return [[_number(weight, 4) for weight in row] for row in rows]
     return [[round(weight, 4) for weight in row] for row in rows]
 
 
@@ -176,5 +180,5 @@ def _labels(tokens: list[str], size: int) -> list[str]:
     return tokens + [END] * (size - len(tokens))
 
 
-def _number(value: float) -> float | None:
-    return round(value, 6) if math.isfinite(value) else None
+def _number(value: float, digits: int = 6) -> float | None:
+    return round(value, digits) if math.isfinite(value) else None

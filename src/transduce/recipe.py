@@ -198,6 +198,7 @@ class SearchOptions(Options):
     # longer inputs are cut to so many tokens, and the output says so; for speech frames, and by
     # default 6000 of them
     max_source: Positive = 1000
+    refill: bool = False  # sentences of a file take over the slots of finished ones at once
 
     @model_validator(mode="after")
     def _n_best_fits(self) -> SearchOptions:

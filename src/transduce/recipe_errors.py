@@ -22,11 +22,14 @@ Location = tuple[
 Places = dict[Location, str]  # where each key stands: "recipes/x.yaml:12"
 
 
-def explain(error: ValidationError, places: Places, *, where: str) -> str:
-    """All problems pydantic found, one a line: place, key, what is wrong, what is allowed."""
+def explain(error: ValidationError, places: Places, *, where: str, section: Location = ()) -> str:
+    """All problems pydantic found, one a line: place, key, what is wrong, what is allowed.
+
+    section: where in the recipe what was checked belongs, if it was not the whole.
+    """
     lines: list[str] = []
     for problem in error.errors(include_url=False):
-        at = tuple(part for part in problem["loc"] if isinstance(part, (str, int)))
+        at = (*section, *(part for part in problem["loc"] if isinstance(part, (str, int))))
         keys = _keys(at)
         place = next(
             (places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), where

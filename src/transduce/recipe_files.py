@@ -19,7 +19,7 @@ import yaml
 from pydantic import ValidationError
 
 from transduce.errors import DataError, UsageError
-from transduce.recipe import Recipe, TokenizerOptions
+from transduce.recipe import Recipe, SearchOptions, TokenizerOptions
 from transduce.recipe_errors import Location, Places, dotted, explain
 
 _TOKENIZER = TokenizerOptions().model_dump()
@@ -95,6 +95,14 @@ def recipe_from_dict(tree: Mapping[str, Any], *, where: str, folder: Path | None
     Relative files under `data` are left as they are unless `folder` is given.
     """
     return _build(_copy(tree), {}, where=where, folder=folder)
+
+
+def search_from_dict(tree: Mapping[str, Any], *, where: str) -> SearchOptions:
+    """Make the search section alone, checked as in a recipe; `where` as in `recipe_from_dict`."""
+    try:
+        return SearchOptions.model_validate_json(json.dumps(_copy(tree), default=str), strict=True)
+    except ValidationError as error:
+        raise UsageError(explain(error, {}, where=where, section=("search",))) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, cast, overload
+from typing import Any, cast, overload
 
 import torch
 
+from transduce.answering import Answering, each, failed
 from transduce.data.sides import SourceSide, bins_of, load_sides
 from transduce.data.speech import SpeechSide
 from transduce.data.text import TextSide
-from transduce.data.tokenizers.base import UNK
-from transduce.errors import DataError, UsageError
+from transduce.errors import UsageError
 from transduce.folder import SHORTLIST, ModelFolder, open_folder
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.hypotheses.scoring import normalise
-from transduce.hypotheses.unknown import replace_unknown
 from transduce.inputs import (
     SPEECH_WINDOW,
     WINDOW,
@@ -38,16 +36,13 @@ from transduce.model.packing import pack
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.shortlist import Shortlist, Shortlisted
 from transduce.model.weights import load_weights
-from transduce.output import Output, Scored, one_line
+from transduce.output import Output, Scored
 from transduce.recipe import Recipe, SearchOptions
-from transduce.recipe_files import recipe_from_dict
+from transduce.recipe_files import search_from_dict
 from transduce.search.decode import decode
 from transduce.search.ensemble import Ensemble
 from transduce.search.forced import Forced, force_score
 from transduce.search.interface import SearchModel
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def load(
@@ -88,12 +83,8 @@ def load(
     )
 
 
-class Transducer:
-    """Answers `str` with Output, a list with a list, any other iterable with an iterator.
-
-    Each input gives exactly one output, in order: blank, over-long, undecodable and failing inputs
-    too, whose Output has a `reason`. Results do not depend on what else is decoded beside an input.
-    """
+class Transducer(Answering[SearchOptions]):
+    """A model folder, or several as an ensemble, that answers as `Answering` says."""
 
     def __init__(
         self,
@@ -116,6 +107,7 @@ class Transducer:
         self.precision = precision
         self.parameters = parameters  # weights, those shared by several layers counted once
         self.shortlist = shortlist
+        self._views: dict[int, Shortlisted] = {}  # by how many candidates a source token has
         self.folders = list(folders)
 
     @property
@@ -129,47 +121,20 @@ class Transducer:
 
     # ------------------------------------------------------------------------------- decoding
 
-    @overload
-    def __call__(self, inputs: Input, **search: Any) -> Output: ...
-    @overload
-    def __call__(self, inputs: list[str] | tuple[str, ...], **search: Any) -> list[Output]: ...
-    @overload
-    def __call__(self, inputs: Iterable[Input], **search: Any) -> Iterator[Output]: ...
-
-    def __call__(self, inputs: Any, **search: Any) -> Any:
-        """Decode; keywords override the recipe's search options (beam=1, n_best=3, …).
-
-        Where the source is speech, an input is the path of a sound file, or (samples, rate).
-        """
-        if is_one(inputs):
-            return next(self.stream([inputs], **search))
-        if isinstance(inputs, (list, tuple)):
-            return list(self.stream(inputs, **search))
-        return self.stream(inputs, **search)
-
     def stream(
         self, inputs: Iterable[Input], *, window: int = WINDOW, **search: Any
     ) -> Iterator[Output]:
         """Outputs one by one; `window` inputs are read ahead (1: each is answered at once)."""
-        options = self.search_options(**search)
         if isinstance(self.source, SpeechSide):
             window = min(window, SPEECH_WINDOW)
-        return self._stream(inputs, window, options)
+        return super().stream(inputs, window=window, **search)
 
     def search_options(self, /, **overrides: Any) -> SearchOptions:
         """The recipe's search options with some replaced; UsageError names a wrong one."""
-        tree = self.recipe.model_dump(mode="json")
-        tree["search"] |= overrides
-        return recipe_from_dict(tree, where="search options").search
-
-    def _stream(
-        self, inputs: Iterable[Input], window: int, options: SearchOptions
-    ) -> Iterator[Output]:
-        rest = iter(inputs)
-        while taken := list(islice(rest, max(1, window))):
-            sources = self._read(taken, options.max_source)
-            for source, hypotheses in zip(sources, self._decode(sources, options), strict=True):
-                yield self._output(source, hypotheses, options)
+        if not overrides:
+            return self.recipe.search
+        tree = self.recipe.search.model_dump(mode="json") | overrides
+        return search_from_dict(tree, where="search options")
 
     def _read(self, taken: Sequence[Input], limit: int) -> list[Source]:
         """Inputs as what the model reads, each at most `limit` long."""
@@ -178,19 +143,17 @@ class Transducer:
         return read_texts(self.source, cast(Sequence[Text], taken), limit)
 
     def _decode(self, sources: list[Source], options: SearchOptions) -> list[list[Hypothesis]]:
-        """One n-best list a source, empty for a source that fails."""
-
         model = self._searched(options)
 
         def answer(part: list[Source]) -> list[list[Hypothesis]]:
             ids = [source.ids for source in part]
             return list(decode(model, ids, options, device=self.device, window=len(ids)))
 
-        def fail(source: Source, reason: str) -> list[Hypothesis]:
-            source.reason = joined(source.reason, reason)
+        def fail(source: Source, message: str) -> list[Hypothesis]:
+            failed(source, message)
             return []
 
-        return _each(sources, answer, fail)
+        return each(sources, answer, fail)
 
     def _searched(self, options: SearchOptions) -> SearchModel:
         """The model, or a view of it that chooses among shortlists."""
@@ -203,35 +166,10 @@ class Transducer:
                 else f"search.shortlist: {self.folders[0]} has none; make one with "
                 f"`transduce shortlist {self.folders[0]}`, or set it to 0"
             )
-        return Shortlisted(self.model, self.shortlist.first(options.shortlist))
-
-    def _output(
-        self, source: Source, hypotheses: list[Hypothesis], options: SearchOptions
-    ) -> Output:
-        if not len(source.ids) or not hypotheses:
-            return Output("", source_tokens=source.tokens, reason=source.reason)
-        outputs = [self._one(source, hypothesis, options) for hypothesis in hypotheses]
-        return replace(outputs[0], n_best=outputs) if options.n_best > 1 else outputs[0]
-
-    def _one(self, source: Source, hypothesis: Hypothesis, options: SearchOptions) -> Output:
-        tokens = self.target.tokens(hypothesis.ids)
-        text = self.target.decode(hypothesis.ids)
-        if options.replace_unknown and hypothesis.attention is not None and UNK in hypothesis.ids:
-            tokens = replace_unknown(tokens, source.tokens, hypothesis.attention)
-            text = self.target.decode_tokens(tokens)
-        reason = joined(source.reason, hypothesis.reason)
-        if reason is None and not hypothesis.finished:
-            reason = f"cut after {len(hypothesis.ids)} tokens, the longest allowed for this input"
-        return Output(
-            text=one_line(text),
-            score=hypothesis.score,
-            log_prob=hypothesis.log_prob,
-            tokens=tokens,
-            token_scores=hypothesis.token_scores,
-            source_tokens=source.tokens,
-            attention=hypothesis.attention,
-            reason=reason,
-        )
+        count = min(options.shortlist, self.shortlist.candidates.shape[1])
+        if count not in self._views:  # made once: it copies the table
+            self._views[count] = Shortlisted(self.model, self.shortlist.first(count))
+        return self._views[count]
 
     # -------------------------------------------------------------------------------- scoring
 
@@ -303,33 +241,17 @@ class Transducer:
             sources, targets = [read[i].ids for i in part], [wanted[i].ids for i in part]
             return [*force_score(self.model, sources, targets, device=self.device)]
 
-        def fail(index: int, reason: str) -> None:
-            read[index].reason = joined(read[index].reason, reason)
+        def fail(index: int, message: str) -> None:
+            failed(read[index], message)
 
         usable = [i for i, _ in enumerate(read) if len(read[i].ids) and len(wanted[i].ids)]
         forced: list[Forced | None] = [None] * len(read)
-        for i, one in zip(usable, _each(usable, answer, fail), strict=True):
+        for i, one in zip(usable, each(usable, answer, fail), strict=True):
             forced[i] = one
         return read, wanted, forced
 
 
 # ------------------------------------------------------------------------------------- helpers
-
-
-def _each(
-    items: list[Item],
-    answer: Callable[[list[Item]], list[Result]],
-    fail: Callable[[Item, str], Result],
-) -> list[Result]:
-    """The answers to items; a failure is halved down to the item it belongs to."""
-    if not items:
-        return []
-    try:
-        return answer(items)
-    except (DataError, RuntimeError, MemoryError) as error:
-        if half := len(items) // 2:
-            return _each(items[:half], answer, fail) + _each(items[half:], answer, fail)
-        return [fail(items[0], f"failed: {one_line(str(error)) or type(error).__name__}")]
 
 
 def _shortlist(folder: ModelFolder, source_size: int, target_size: int) -> Shortlist | None:

@@ -53,7 +53,7 @@ def test_decoding_speed_of_a_model_folder(
 ) -> None:
     monkeypatch.setattr(common, "probe", lambda threads, dtype="fp32": 100.0)
     (tmp_path / "lines").write_text("cat\ntack\n")
-    told = ["--lines", "4", "--runs", "2", "--beams", "1,2", "--precisions", "fp32"]
+    told = ["--lines", "4", "--runs", "2", "--beams", "1,2", "--precisions", "fp32", "--refill"]
     run(
         monkeypatch, "decode_speed.py", untrained, tmp_path / "lines", *told,
         "--json", tmp_path / "found.json",
@@ -61,7 +61,7 @@ def test_decoding_speed_of_a_model_folder(
     assert "sentences/s" in capsys.readouterr().out
     rows = json.loads((tmp_path / "found.json").read_text())["rows"]
     assert {tuple(row["label"][2:]) for row in rows} == {
-        (beam, how) for beam in "12" for how in ("batches of 64", "bulk")
+        (beam, how) for beam in "12" for how in ("batches of 64", "bulk", "bulk, refilled")
     }
     assert all(len(row["rounds"]) == 2 and row["median"] > 0 and row["limit"] > 0 for row in rows)
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+import transduce.runtime
 from transduce.cli import app
-from transduce.errors import TransduceError, UsageError
-from transduce.export import export_model, recurrent
+from transduce.disk import lock
+from transduce.errors import FolderError, TransduceError, UsageError
+from transduce.export import export_model, exporting, recurrent
 from transduce.export.parity import Parity
-from transduce.folder import MANIFEST, RECIPE, WEIGHTS, publish
+from transduce.folder import MANIFEST, RECIPE, WEIGHTS, open_folder, publish
 from transduce.model.weights import read_tensors, tensor_bytes
 from transduce.recipe import ModelOptions
 from transduce.recipe_files import dump_recipe, load_recipe
@@ -176,6 +181,55 @@ def test_a_search_option_that_the_runtime_does_not_know_is_refused(
     monkeypatch.setattr(exporting, "SEARCH_NAMES", known)
     with pytest.raises(UsageError, match=r"`search\.beam` is 2, which exported models do not"):
         export_model(untrained, tmp_path / "out", sample=WORDS)
+
+
+def written_until(call: int, out: Path, files: Path, model: Path) -> bool:
+    """Write an exported folder in a process that is gone at its n-th renaming; whether it was."""
+    graphs = {name: (files / name).read_bytes() for name in ("encoder.onnx", "decoder.onnx")}
+    entry = json.loads((files / MANIFEST).read_text())["exported"]
+    folder, rename = open_folder(model), os.replace
+    child = os.fork()
+    if child == 0:
+        calls = itertools.count(1)
+        os.replace = lambda *names: os._exit(9) if next(calls) == call else rename(*names)  # type: ignore[assignment]
+        try:
+            exporting._write(out, folder, graphs, entry)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9)
+    return code == 0
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_writing_can_stop_anywhere_and_be_done_again(
+    untrained: Path, exported: Path, exported8: Path, tmp_path: Path, over: bool
+) -> None:
+    for call in itertools.count(1):
+        out = tmp_path / str(call)
+        if over:  # what was there stays usable
+            shutil.copytree(exported8, out)
+            (out / "source.model").write_text("of a former export with another tokenizer")
+        done = written_until(call, out, exported, untrained)
+        if over:
+            assert transduce.runtime.load(out, threads=1)("cat").tokens
+        if done:
+            break
+        if call in (1, 3, 9):  # all would take long
+            export_model(untrained, out, sample=WORDS)
+            assert {path.name for path in out.iterdir()} == WRITTEN
+            assert transduce.runtime.load(out, threads=1)("cat").tokens
+    assert call > 2 * (len(WRITTEN) - 1)
+    assert {path.name for path in out.iterdir()} == WRITTEN
+
+
+def test_a_folder_that_another_export_writes_to_is_left_alone(
+    untrained: Path, tmp_path: Path
+) -> None:
+    with lock(tmp_path / "out"), pytest.raises(FolderError, match="another export is writing"):
+        export_model(untrained, tmp_path / "out", sample=WORDS)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def copied(model: Path, to: Path, files: dict[str, bytes]) -> None:

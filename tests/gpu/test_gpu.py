@@ -104,14 +104,17 @@ def test_recurrent_layers_are_never_given_fp16(device: torch.device) -> None:
 
 @every_model
 @pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("refill", [False, True])
 def test_decoding_finds_what_the_processor_finds(
-    name: str, beam: int, device: torch.device
+    name: str, beam: int, refill: bool, device: torch.device
 ) -> None:
     model = make_model(name).eval()
     with torch.no_grad():
         model.output.bias.normal_(0.0, 2.0)  # no ties
     options = SearchOptions(beam=beam, max_extra=2)
     expected = list(decode(model, ROWS, options))
+    if refill:
+        options = options.model_copy(update={"refill": True, "batch_tokens": 60 * beam})
     with exact():
         found = list(decode(copy.deepcopy(model).to(device), ROWS, options, device=device))
     same = 0

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
 from transduce import kernels
 from transduce.errors import UsageError
-from transduce.model import Seq2Seq, build_model
+from transduce.model import Seq2Seq, build_model, inference
 from transduce.model.inference import settle
 from transduce.model.output import OutputLayer
 from transduce.model.packing import (
+    PackedCell,
     PackedLinear,
     Precision,
     RowQuantized,
@@ -21,6 +24,7 @@ from transduce.model.packing import (
     pack,
     settle_near_zero,
 )
+from transduce.model.rnn import RecurrentLayer
 from transduce.recipe import ModelOptions, SearchOptions
 from transduce.search import beam_search, decode_batch, greedy_search
 
@@ -61,6 +65,14 @@ def make(kind: str = "lstm", attention: str = "multi_head", feeding: str = "para
     return build_model(options, SIZE, SIZE).eval()
 
 
+def is_packed(model: Seq2Seq, kept: type) -> bool:
+    """Whether every product of a model is one of the inference form."""
+    layers = [module for module in model.modules() if isinstance(module, RecurrentLayer)]
+    assert layers and all(isinstance(layer.cell, PackedCell) for layer in layers)
+    assert isinstance(model.output.product, kept)
+    return not any(isinstance(module, nn.Linear) for module in model.modules())
+
+
 def walk(model: Seq2Seq, steps: int = 4) -> list[torch.Tensor]:
     """Log-probabilities of some steps of two hypotheses each, reordered on the way."""
     lengths = torch.tensor([len(ids) + 1 for ids in SOURCES])
@@ -97,10 +109,15 @@ def walk(model: Seq2Seq, steps: int = 4) -> list[torch.Tensor]:
 def test_steps_are_those_of_the_trained_model(precision, kind, attention, feeding) -> None:
     model = make(kind, attention, feeding)
     expected = walk(model)
-    found = walk(pack(copy.deepcopy(model), precision))
+    packed = pack(copy.deepcopy(model), precision)
+    assert is_packed(packed, RowQuantized if precision == "int8" else PackedLinear)
+    found = walk(packed)
     for one, other in zip(expected, found, strict=True):
         assert other.dtype == torch.float32
         torch.testing.assert_close(other, one, rtol=0, atol=TOLERANCE[precision])
+    if precision != "fp32":  # else it was not rounded, and nothing is gained
+        difference = (torch.stack(found) - torch.stack(expected)).abs().max()
+        assert difference > 5 * TOLERANCE["fp32"]
 
 
 @torch.inference_mode()
@@ -184,10 +201,50 @@ def test_both_searches_run_on_it(precision) -> None:
         )
 
 
-def test_auto_is_a_property_of_the_machine() -> None:
-    assert settle("auto", CPU) == settle("auto", CPU)
-    assert settle("auto", CPU).precision in ("fp32", "bf16")
-    assert settle("int8", CPU).precision == "int8"
+# ------------------------------------------------------------------------- the precision `auto`
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool, float], None]:
+    """Makes this machine one with bf16 arithmetic or without, and so many times as fast in it."""
+
+    def make_machine(bf16: bool, gain: float) -> None:
+        monkeypatch.setattr(inference, "has_bf16", lambda device: bf16)
+        monkeypatch.setattr(inference, "_gain", lambda device: gain)
+
+    return make_machine
+
+
+@pytest.mark.parametrize(
+    ("bf16", "gain", "precision", "reason"),
+    [
+        (True, 2.0, "bf16", "measured to be 2.0 times as fast in bf16"),
+        (True, 1.1, "fp32", "measured to be 1.1 times as fast in bf16"),
+        (True, 0.5, "fp32", "measured to be 0.5 times as fast in bf16"),
+        (False, 9.0, "fp32", "this cpu has no bf16 arithmetic"),
+    ],
+)
+def test_auto_is_bf16_where_that_is_faster(machine, bf16, gain, precision, reason) -> None:
+    machine(bf16, gain)
+    chosen = settle("auto", CPU)
+    assert chosen.precision == precision and reason in chosen.reason
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_what_is_asked_for_is_taken_on_any_machine(machine, precision) -> None:
+    for bf16, gain in ((True, 9.0), (False, 0.1)):
+        machine(bf16, gain)
+        assert settle(precision, CPU).precision == precision
+
+
+def test_a_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = settle("auto", CPU)
+    assert 0 < inference._gain(CPU) < math.inf
+    monkeypatch.setattr(inference, "PackedLinear", None)  # measuring again would fail
+    assert settle("auto", CPU) == measured
+
+
+def test_a_precision_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UsageError, match="precision `half` does not exist"):
         settle("half", CPU)
 

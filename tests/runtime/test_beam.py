@@ -9,27 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transduce.export.exporting import graphs_of
 from transduce.hypotheses import Hypothesis
-from transduce.model import Seq2Seq, build_model
-from transduce.recipe import (
-    AttentionOptions,
-    DecoderOptions,
-    EncoderOptions,
-    InitOptions,
-    ModelOptions,
-    SearchOptions,
-)
+from transduce.model import Seq2Seq
+from transduce.recipe import SearchOptions
 from transduce.runtime.beam import beam_search
 from transduce.runtime.decode import decode, padded
 from transduce.runtime.folder import DECODER, ENCODER
 from transduce.runtime.network import Memory, Network, State, Step
 from transduce.runtime.options import Search
 from transduce.search import decode as decode_in_torch
+
+from ..conftest import tiny_model
 
 IDS = st.lists(st.integers(3, 10), max_size=9)
 OPTIONS = st.fixed_dictionaries(
@@ -55,21 +49,8 @@ def search_of(options: SearchOptions) -> Search:
 
 
 def pair(seed: int, feeding: str, attention: str) -> tuple[Seq2Seq, Network]:
-    """A model with random weights and its graphs; its targets end now and then."""
-    torch.manual_seed(seed)
-    decoder = DecoderOptions(
-        layers=2, size=8, feeding=feeding, attention=AttentionOptions(kind=attention, heads=2)
-    )
-    options = ModelOptions(
-        embedding=8,
-        tie="none",
-        encoder=EncoderOptions(size=8),
-        decoder=decoder,
-        init=InitOptions(kind="uniform", scale=0.9),
-    )
-    model = build_model(options, 11, 11).eval()
-    with torch.no_grad():
-        model.output.bias[2] += 0.5
+    """A tiny model and its graphs."""
+    model, options = tiny_model(seed, feeding=feeding, attention=attention)
     graphs = graphs_of(model, options, 11, "fp32")
     return model, Network(graphs[ENCODER], graphs[DECODER], 1)
 

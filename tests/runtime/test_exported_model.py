@@ -47,8 +47,9 @@ def model8(exported8: Path) -> ExportedModel:
 
 
 def known(model: Transducer, **options: Any) -> dict[str, Any]:
-    """A model's search options but for the shortlist, which is not exported."""
-    return {k: v for k, v in model.search_options(**options) if k != "shortlist"}
+    """A model's search options but for those that the runtime's search has no use for."""
+    unused = ("shortlist", "refill")
+    return {k: v for k, v in model.search_options(**options) if k not in unused}
 
 
 def assert_same(one: Output, other: Output, within: float = 1e-4) -> None:

@@ -7,45 +7,19 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from transduce.model import Seq2Seq, build_model
-from transduce.recipe import (
-    AttentionOptions,
-    DecoderOptions,
-    EncoderOptions,
-    InitOptions,
-    ModelOptions,
-)
+from transduce.model import Seq2Seq
 
-VOCABULARY = 11
-
-
-def tiny_model(
-    seed: int = 1, *, feeding: str = "parallel", attention: str = "general", vocabulary: int = 11
-) -> Seq2Seq:
-    """A model with random weights, large enough for its answers to depend on what it reads."""
-    torch.manual_seed(seed)
-    kind = {"kind": attention, "heads": 2}
-    decoder = DecoderOptions(
-        layers=2, size=8, feeding=feeding, attention=AttentionOptions.model_validate(kind)
-    )
-    options = ModelOptions(
-        embedding=8,
-        tie="none",
-        encoder=EncoderOptions(size=8),
-        decoder=decoder,
-        init=InitOptions(kind="uniform", scale=0.9),
-    )
-    model = build_model(options, VOCABULARY, vocabulary).eval()
-    with torch.no_grad():
-        model.output.bias[2] += 0.5  # let targets end before their limit now and then
-    # Rounding differs with the shape of a batch. In double precision it is too small to matter,
-    # so that tests may ask for the same hypotheses and not for almost the same scores.
-    return model.double()
+from ..conftest import tiny_model
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Seq2Seq]:
-    return tiny_model
+    """Makes tiny models in double precision, in which rounding is too small to matter.
+
+    It differs with the shape of a batch; so tests may ask for the same hypotheses, and not for
+    almost the same scores.
+    """
+    return lambda *args, **kwargs: tiny_model(*args, **kwargs)[0].double()
 
 
 @pytest.fixture(scope="session")

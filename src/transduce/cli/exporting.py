@@ -18,7 +18,7 @@ def export(
         str, typer.Option(help="fp32, or int8: smaller, faster, and not quite the same.")
     ] = "fp32",
     sample: Annotated[
-        str | None, typer.Option(help="Lines of source to check on (default: random words).")
+        str | None, typer.Option(help="Lines of source to check on (default: validation data).")
     ] = None,
 ) -> None:
     """Write a model as ONNX graphs, which decode without torch, after checking them."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
+from types import FrameType
 from typing import ParamSpec
 
 import typer
@@ -24,7 +28,8 @@ def guarded(run: Callable[P, None]) -> Callable[P, None]:
     @wraps(run)
     def guarded_run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            run(*args, **kwargs)
+            with _safe_import_of_torch():
+                run(*args, **kwargs)
             if sys.stdout is not None:
                 sys.stdout.flush()
         except TransduceError as error:
@@ -50,3 +55,27 @@ def guarded(run: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(INTERRUPTED) from None
 
     return guarded_run
+
+
+@contextmanager
+def _safe_import_of_torch() -> Iterator[None]:
+    """Let Ctrl-C end the process at once while torch is being imported.
+
+    An exception in there reaches C++ code that knows none, and aborts with a core dump.
+    """
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        spec = getattr(sys.modules.get("torch"), "__spec__", None)
+        if getattr(spec, "_initializing", False):  # as importlib marks it for itself
+            os._exit(INTERRUPTED)
+        signal.default_int_handler(number, frame)
+
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not heard or threading.current_thread() is not threading.main_thread():
+        yield  # a job in the background, say, which does not hear Ctrl-C
+        return
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

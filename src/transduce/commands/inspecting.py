@@ -166,6 +166,9 @@ def _show_precision(facts: Mapping[str, Any]) -> None:
     if not facts["kernels"]:
         out.print("  without kernels in C: no AVX-512 here, or no compiler when it was installed")
     for name, distance in facts["distance"].items():
+        if distance is None:
+            out.print(f"  {name}: not known, since the model's log-probabilities are no numbers")
+            continue
         out.print(f"  {name}: log-probabilities of tokens differ by {distance:.4f} in the mean")
 
 

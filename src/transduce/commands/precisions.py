@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,8 @@ def precision_facts(path: Path) -> dict[str, Any]:
 
     The distance is the mean difference between log-probabilities of tokens, in nats. The tokens are
     those that the model gives in fp32 to sources made of random tokens, so no data is needed; on
-    such sources a model is less sure of itself than on real ones, and differences are larger.
+    such sources a model is less sure of itself than on real ones, and differences are larger. None
+    stands for no number, which is what a model gives whose training diverged.
     """
     from transduce import kernels
     from transduce.errors import UsageError
@@ -54,7 +56,7 @@ def precision_facts(path: Path) -> dict[str, Any]:
         for forced in force_score(exact.model, sources, targets)
         for score in forced.token_scores
     ]
-    distance: dict[str, float] = {}
+    distance: dict[str, float | None] = {}
     for precision in ("bf16", "int8"):
         try:
             rounded = load(path, "cpu", precision)
@@ -62,7 +64,8 @@ def precision_facts(path: Path) -> dict[str, Any]:
             continue
         found = [s for f in force_score(rounded.model, sources, targets) for s in f.token_scores]
         differences = [abs(a - b) for a, b in zip(expected, found, strict=True)]
-        distance[precision] = sum(differences) / len(differences)
+        mean = sum(differences) / len(differences)
+        distance[precision] = mean if math.isfinite(mean) else None
     chosen = load(path).precision
     return {
         "auto": chosen.precision,

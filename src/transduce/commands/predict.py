@@ -48,11 +48,16 @@ def run_predict(
     task: str | None,
 ) -> None:
     """Decode the lines of a file or of standard input, in this process or in `workers`."""
+    if workers > 1 and window == 1:
+        raise UsageError(
+            "--window 1 answers each line before it reads the next, so there is nothing for "
+            "several workers; leave out --workers or --window"
+        )
     loader = partial(_load_for, task, model, device, threads, precision)
     render = _json if json else _plain
     with binary_lines(file) as lines:
         terminal = file == "-" and sys.stdin.isatty()
-        window = window or (1 if terminal else WINDOW)
+        window = window or (1 if terminal and workers == 1 else WINDOW)
         if workers > 1:
             from transduce.commands.workers import Work, in_workers
 

@@ -8,7 +8,18 @@ from transduce.commands.showing import console, table
 from transduce.data.corpus import open_corpora
 from transduce.disk import lock
 from transduce.errors import FolderError, UsageError
-from transduce.folder import LAST, RECIPE, WEIGHTS, open_folder, publish, remove_training
+from transduce.folder import (
+    LAST,
+    RECIPE,
+    WEIGHTS,
+    further,
+    identity,
+    is_unused,
+    open_folder,
+    publish,
+    remove_temporary,
+    remove_training,
+)
 from transduce.model.device import find_device
 from transduce.model.weights import tensor_bytes
 from transduce.recipe_files import load_recipe
@@ -80,7 +91,7 @@ def run_average(model: Path, count: int, output: Path | None) -> None:
         )
     chosen = kept[:count]
     output = output if output is not None else model.with_name(f"{model.resolve().name}-average")
-    if output.exists() and any(output.iterdir()):
+    if output.exists() and not (output.is_dir() and is_unused(output)):
         raise UsageError(f"{output}: exists already; choose another folder with --output")
     files = {
         name: (model / name).read_bytes()
@@ -88,17 +99,10 @@ def run_average(model: Path, count: int, output: Path | None) -> None:
         if not name.startswith("weights.")
     }
     files[WEIGHTS] = tensor_bytes(average_weights(chosen))
-    output.mkdir(parents=True, exist_ok=True)
-    known = ("format", "transduce", "task", "source_language", "target_language", "files")
-    extra = {key: value for key, value in opened.manifest.items() if key not in known}
-    publish(
-        output,
-        files,
-        task=opened.recipe.task,
-        source_language=opened.recipe.source.language,
-        target_language=opened.recipe.target.language,
-        extra=extra | {"averaged": [path.name for path in chosen]},
-    )
+    averaged = further(opened.manifest) | {"averaged": [path.name for path in chosen]}
+    with lock(output):
+        remove_temporary(output)
+        publish(output, files, **identity(opened.manifest), extra=averaged)
     names = ", ".join(path.stem for path in chosen)
     console().print(f"{output}: the mean of {count} checkpoints ({names})", markup=False)
 
@@ -107,6 +111,7 @@ def run_shortlist(model: Path, candidates: int, frequent: int) -> None:
     """Make a model folder's shortlist, and tell how much of the valid references it covers."""
     folder = open_folder(model)
     with lock(model):
+        remove_temporary(model)
         found = make_shortlist(folder, candidates, frequent, lambda _: None)
     rows = [[f"{c.count}", f"{c.words:,.0f}", f"{100 * c.share:.2f} %"] for c in found]
     out = console()

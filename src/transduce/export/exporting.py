@@ -12,6 +12,7 @@ import torch
 
 from transduce.data.sides import load_texts
 from transduce.data.text import Reading, moses_punctuation
+from transduce.disk import LOCK, lock
 from transduce.errors import TransduceError, UsageError
 from transduce.export.decoder import step_graph
 from transduce.export.encoder import encoder_graph
@@ -23,9 +24,12 @@ from transduce.folder import (
     MANIFEST,
     RECIPE,
     ModelFolder,
+    identity,
     is_exported,
+    is_unused,
     open_folder,
     publish,
+    remove_temporary,
 )
 from transduce.inputs import Text
 from transduce.model.build import build_model
@@ -36,6 +40,7 @@ from transduce.runtime.folder import DECODER, ENCODER, EXPORT_FORMAT, FILES
 from transduce.runtime.network import Network
 from transduce.runtime.options import SEARCH_NAMES, search_options
 
+_WRITTEN = (*sorted(FILES), MANIFEST)
 _SCHEMA = ("type", "enum", "minimum", "maximum", "exclusiveMinimum")
 
 
@@ -140,7 +145,7 @@ def _check_free(out: Path) -> None:
         raise UsageError(f"{out}: is a file; name a folder to export to")
     if (out / MANIFEST).exists():
         raise UsageError(f"{out}: is a model folder; export to another one")
-    if any(out.iterdir()):
+    if not is_unused(out, _WRITTEN):
         raise UsageError(f"{out}: is not empty; export to a new folder")
 
 
@@ -181,15 +186,15 @@ def _write(out: Path, folder: ModelFolder, graphs: dict[str, bytes], entry: dict
     files = dict(graphs)
     for name in (RECIPE, folder.side("source").name, folder.side("target").name):
         files[name] = (folder.path / name).read_bytes()
-    out.mkdir(parents=True, exist_ok=True)
-    for name in FILES - files.keys():  # of another model that was exported here before
-        (out / name).unlink(missing_ok=True)
-    publish(
-        out,
-        files,
-        task=folder.recipe.task,
-        source_language=folder.recipe.source.language,
-        target_language=folder.recipe.target.language,
-        extra={EXPORTED: entry},
-        names=FILES,
-    )
+    with lock(out, "export"):
+        remove_temporary(out, _WRITTEN)
+        publish(
+            out,
+            files,
+            **identity(folder.manifest),
+            extra={EXPORTED: entry},
+            names=frozenset(files),
+        )
+        for name in FILES - files.keys():  # of another model that was exported here before
+            (out / name).unlink(missing_ok=True)
+        (out / LOCK).unlink()  # what is exported is finished, and is copied elsewhere

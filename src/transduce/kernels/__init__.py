@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 try:
     from transduce.kernels import _kernels as _c  # type: ignore[attr-defined]
@@ -81,15 +81,16 @@ def most_rows(weight: Tensor) -> int:
 
 
 def layout(weight: Tensor) -> Tensor:
-    """Weights (N, D) as `FewRows` reads them: blocks of 16 outputs, and within a block the inputs
-    in pairs (bfloat16) or fours (int8, which becomes uint8 by adding 128) of each output."""
-    together = 2 if weight.dtype == torch.bfloat16 else 4
+    """Weights (N, D) as `FewRows` reads them: blocks of 16 outputs, an even number of them, and
+    within a block the inputs in pairs (bfloat16) or fours (int8, which becomes uint8 by adding 128)
+    of each output. Returns the bytes."""
     outputs, inputs = weight.shape
-    padded = nn.functional.pad(weight, (0, -inputs % together, 0, -outputs % _BLOCK))
-    blocks = padded.view(-1, 16, padded.shape[1] // together, together).permute(0, 2, 1, 3)
-    if weight.dtype == torch.bfloat16:
-        return blocks.contiguous()
-    return (blocks.to(torch.int16) + 128).to(torch.uint8).contiguous()
+    weight = weight.contiguous()
+    width = 4 * -(-inputs * weight.element_size() // 4)
+    blocks = torch.empty(-(-outputs // _BLOCK) * _BLOCK, width, dtype=torch.uint8)
+    kind = _KINDS.get(weight.dtype, -1)
+    _c.lay_out(weight.data_ptr(), kind, blocks.data_ptr(), outputs, inputs)
+    return blocks
 
 
 def quantize(x: Tensor) -> tuple[Tensor, Tensor]:

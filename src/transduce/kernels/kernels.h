@@ -14,11 +14,15 @@
 
 typedef ptrdiff_t ix;
 
-/* y = x W^T + b, reading the weights once for every MOST_ROWS rows. Weights as `layout` in __init__.py lays them out: blocks of
+/* y = x W^T + b, reading the weights once for every MOST_ROWS rows. Weights as lay_out lays them out: blocks of
  * 16 outputs, whose inputs follow each other in pairs (bf16) or fours (8 bits, plus 128). With
  * scales the weights are in 8 bits, and each row of x is rounded to 8 bits by a scale of its own. */
 void few_rows(const void *weights, const float *scales, const float *bias, const void *x, int x_kind,
               void *y, int y_kind, ix rows, ix inputs, ix outputs);
+
+/* Weights (outputs, inputs) in bf16 or 8 bits (any other kind) as few_rows reads them, filled up to
+ * a multiple of 32 outputs. */
+void lay_out(const void *weights, int kind, void *blocks, ix outputs, ix inputs);
 
 /* Rows of x in 8 bits, plus 128, by a scale for each row; and a product of those, itself without the
  * scales of its rows, times them plus b: bit for bit what few_rows makes of the same weights. */

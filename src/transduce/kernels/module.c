@@ -59,6 +59,16 @@ static PyObject *py_few_rows(PyObject *self, PyObject *const *arguments, Py_ssiz
     Py_RETURN_NONE;
 }
 
+static PyObject *py_lay_out(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    (void)self;
+    ix a[MOST_ARGUMENTS];
+    if (!read_numbers(arguments, count, 5, a)) return NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    lay_out(P(0), (int)a[1], P(2), a[3], a[4]);
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_quantize(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
     (void)self;
     ix a[MOST_ARGUMENTS];
@@ -149,6 +159,7 @@ static PyMethodDef methods[] = {
     {"supported", supported, METH_NOARGS, "Whether this processor can run the others."},
 #ifdef VECTORS
     {"few_rows", FAST(py_few_rows), METH_FASTCALL, "See kernels.h."},
+    {"lay_out", FAST(py_lay_out), METH_FASTCALL, "See kernels.h."},
     {"quantize", FAST(py_quantize), METH_FASTCALL, "See kernels.h."},
     {"rescale", FAST(py_rescale), METH_FASTCALL, "See kernels.h."},
     {"lstm_cell", FAST(py_lstm_cell), METH_FASTCALL, "See kernels.h."},

@@ -23,6 +23,28 @@ ALWAYS void finish(__m512 sums, float row_scale, const float *scales, const floa
     store(y, kind, row * outputs + output, mask, sums);
 }
 
+void lay_out(const void *weights, int kind, void *blocks, ix outputs, ix inputs) {
+    const ix wide = kind == BFLOAT16 ? 2 : 1; /* bytes of a weight */
+    const ix groups = (inputs * wide + 3) / 4, row = inputs * wide;
+    const uint32_t middle = kind == BFLOAT16 ? 0 : 0x80808080u; /* 128 more is another sign bit */
+    uint32_t *out = blocks;
+    for (ix n = 0; n < (outputs + 31) / 32 * 32; n++) {
+        uint32_t *to = out + n / LANES * LANES * groups + n % LANES;
+        const char *from = (const char *)weights + n * row;
+        const ix whole = n < outputs ? row / 4 : 0;
+        for (ix g = 0; g < whole; g++) {
+            uint32_t group;
+            memcpy(&group, from + g * 4, 4);
+            to[g * LANES] = group ^ middle;
+        }
+        for (ix g = whole; g < groups; g++) {
+            uint32_t group = 0;
+            if (n < outputs) memcpy(&group, from + g * 4, (size_t)(row - g * 4));
+            to[g * LANES] = group ^ middle;
+        }
+    }
+}
+
 /* ---------------------------------------------------------------------------------- 8 bits */
 
 /* the scale by which a row's numbers are at most 127 */

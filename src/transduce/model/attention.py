@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from transduce import kernels
+from transduce.model.state import join_rows
 from transduce.recipe import AttentionOptions
 
 
@@ -53,16 +54,36 @@ class Attended:
     """A memory prepared for one attention: projected once, used for every query.
 
     keys, values: as the kind of attention likes them, sentences first. penalty: (B, 1, S) or
-    (B, 1, 1, S), see `attend`.
+    (B, 1, 1, S), see `attend`; None without padding. axis: where the keys have S; values have it
+    last but one.
     """
 
     keys: Tensor
     values: Tensor
     penalty: Tensor | None
+    axis: int = 1
 
     def keep(self, rows: Tensor) -> Attended:
         penalty = None if self.penalty is None else self.penalty[rows]
-        return Attended(self.keys[rows], self.values[rows], penalty)
+        return Attended(self.keys[rows], self.values[rows], penalty, self.axis)
+
+    def join(self, other: Attended, width: int) -> Attended:
+        """The sentences of another after one's own, S cut or padded to `width`."""
+        keys = join_rows([self.keys, other.keys], self.axis, width)
+        place = self.values.dim() - 2
+        values = join_rows([self.values, other.values], place, width)
+        widths = {self.values.shape[place], other.values.shape[place], width}
+        if self.penalty is None and other.penalty is None and len(widths) == 1:
+            return Attended(keys, values, None, self.axis)
+        penalties = [self._penalty(), other._penalty()]
+        penalty = join_rows(penalties, penalties[0].dim() - 1, width, -math.inf)
+        return Attended(keys, values, penalty, self.axis)
+
+    def _penalty(self) -> Tensor:
+        if self.penalty is not None:
+            return self.penalty
+        shape = [len(self.values)] + [1] * (self.values.dim() - 2) + [self.values.shape[-2]]
+        return torch.zeros(shape, device=self.values.device)
 
 
 def padding_penalty(mask: Tensor) -> Tensor | None:
@@ -185,7 +206,7 @@ class MultiHeadAttention(nn.Module):
         keys = self._split(self.key(values)).transpose(2, 3) / math.sqrt(contents.shape[3])
         keys, contents = for_steps(keys.contiguous(), contents.contiguous(), self.training)
         penalty = padding_penalty(mask)
-        return Attended(keys, contents, None if penalty is None else penalty.unsqueeze(1))
+        return Attended(keys, contents, None if penalty is None else penalty.unsqueeze(1), 3)
 
     def forward(self, query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
         """query (B, Q, D) -> context (B, Q, context_size), weights (B, Q, S)."""

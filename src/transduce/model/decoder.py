@@ -50,6 +50,20 @@ class DecoderState(State):
         attended = None if self.attended is None else self.attended.keep(rows)
         return self._rows(index, attended, self.beam)
 
+    def join(self, other: DecoderState, width: int) -> DecoderState:
+        assert self.beam == other.beam
+        attended = feed = None
+        if self.attended is not None and other.attended is not None:
+            attended = self.attended.join(other.attended, width)
+        if self.feed is not None and other.feed is not None:
+            feed = torch.cat([self.feed, other.feed])
+        seen = None
+        if self.seen is not None and other.seen is not None:
+            wide = [nn.functional.pad(x, (0, width - x.shape[1])) for x in (self.seen, other.seen)]
+            seen = torch.cat(wide)
+        pairs = zip(self.layers, other.layers, strict=True)
+        return DecoderState(tuple(a.join(b) for a, b in pairs), feed, attended, self.beam, seen)
+
     def _rows(self, index: Tensor, attended: Attended | None, beam: int) -> DecoderState:
         layers = tuple(
             LayerState(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import torch
 
 from transduce.errors import UsageError
 from transduce.model.packing import PackedLinear, Precision, has_bf16
 
-Wanted = Literal["auto", "fp32", "bf16", "int8"]
 GAIN = 1.3  # bf16 must be this much faster to be chosen: less than rounding is worth
 PROBE = (64, 512, 4096)  # rows, inputs and outputs of the product that is measured
 

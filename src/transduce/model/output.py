@@ -110,8 +110,8 @@ class LinearCrossEntropy(torch.autograd.Function):
 class Product(Protocol):
     """A linear layer in its inference form (`packing`)."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
+    def part(self, outputs: Tensor) -> Product: ...
 
 
 class OutputLayer(nn.Module):
@@ -139,9 +139,9 @@ class OutputLayer(nn.Module):
 
     def part(self, words: Tensor) -> Callable[[Tensor], Tensor]:
         """The product for some words (U,) int64 only: (..., E) -> logits (..., U)."""
-        weight, bias = self.weight[words], self.bias[words]
         if self.product is not None:
-            return type(self.product)(weight, bias, weight.dtype)
+            return self.product.part(words)
+        weight, bias = self.weight[words], self.bias[words]
         return partial(nn.functional.linear, weight=weight, bias=bias)
 
     def log_probs(self, values: Tensor) -> Tensor:

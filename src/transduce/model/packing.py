@@ -13,6 +13,7 @@ what multiplies is exchanged, so every architecture has an inference form.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -73,6 +74,7 @@ def pack(model: Seq2Seq, precision: Precision) -> Seq2Seq:
                 if dtype == torch.bfloat16 and _can_pack(device, dtype):
                     settle_near_zero(module)
                 module.product = kept(module.weight, module.bias, dtype)
+                module.product.parted = True  # by shortlists
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.Linear):
                     # No module: a module's call costs as much as a small product.
@@ -117,13 +119,20 @@ class PackedLinear:
         self.few: FewRows | None = None
         fits = packed and dtype == torch.bfloat16 and FewRows.fits(self.inputs)
         self.most = most_rows(self.weight) * self.inputs if fits else -1
+        self.parted = False  # whether `part` is asked for
+
+    def part(self, outputs: Tensor) -> PackedLinear:
+        """The product for some outputs (U,) int64 only; `parted` must be set from the start."""
+        assert self.weight is not None
+        bias = None if self.bias is None else self.bias[outputs]
+        return PackedLinear(self.weight.index_select(0, outputs), bias, self.dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() <= self.most:
             if self.few is None:
                 assert self.weight is not None
                 self.few = FewRows(self.weight, self.bias)
-                self.weight = self.weight if self.many is None else None
+                self.weight = self.weight if self.many is None or self.parted else None
             return self.few(x, self.dtype)
         x = x.to(self.dtype)
         if self.many is not None and not self.packed:
@@ -131,7 +140,8 @@ class PackedLinear:
         if self.many is None:
             assert self.weight is not None
             self.many = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
-            self.weight = self.weight if self.few is None and self.most > 0 else None
+            wanted = self.parted or (self.few is None and self.most > 0)
+            self.weight = self.weight if wanted else None
         return torch.ops.mkldnn._linear_pointwise(x, self.many, self.bias, "none", [], "")
 
 
@@ -150,18 +160,31 @@ class RowQuantized:
         self.scales = weight.abs().amax(dim=1).clamp_min(1e-8) / 127
         self.zeros = torch.zeros(self.outputs, dtype=torch.int64)
         self.bias = torch.zeros(self.outputs) if bias is None else bias.detach().float().clone()
-        whole = (weight / self.scales.unsqueeze(1)).round().to(torch.int8)
+        self._keep((weight / self.scales.unsqueeze(1)).round().to(torch.int8))
+
+    def _keep(self, whole: Tensor) -> None:
         self.weight: Tensor | None = whole
         self.many: Tensor | None = None
         self.few: FewRows | None = None
         self.most = most_rows(whole) * self.inputs if FewRows.fits(self.inputs) else -1
+        self.parted = False
+
+    def part(self, outputs: Tensor) -> RowQuantized:
+        """As `PackedLinear.part`; what is in 8 bits is not rounded again."""
+        assert self.weight is not None
+        chosen = copy.copy(self)
+        chosen.outputs = len(outputs)
+        chosen.scales, chosen.bias = self.scales[outputs], self.bias[outputs]
+        chosen.zeros = self.zeros[outputs]
+        chosen._keep(self.weight.index_select(0, outputs))
+        return chosen
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() <= self.most:
             if self.few is None:
                 assert self.weight is not None
                 self.few = FewRows(self.weight, self.bias, self.scales)
-                self.weight = self.weight if self.many is None else None
+                self.weight = self.weight if self.many is None or self.parted else None
             return self.few(x, self.dtype)
         rows = x.reshape(-1, self.inputs)
         if kernels.takes(rows):
@@ -177,7 +200,8 @@ class RowQuantized:
         if self.many is None:
             assert self.weight is not None
             self.many = torch.ops.onednn.qlinear_prepack(self.weight, [ROWS, self.inputs])
-            self.weight = self.weight if self.few is None and self.most > 0 else None
+            wanted = self.parted or (self.few is None and self.most > 0)
+            self.weight = self.weight if wanted else None
         return torch.ops.onednn.qlinear_pointwise(
             whole, 1.0, MIDDLE, self.many, self.scales, self.zeros, None,
             1.0, 0, torch.float32, "none", [], "",

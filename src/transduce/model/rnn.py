@@ -47,6 +47,13 @@ class LayerState:
     hidden: Tensor
     cell: Tensor | None = None
 
+    def join(self, other: LayerState) -> LayerState:
+        """The rows of another after one's own."""
+        hidden = torch.cat([self.hidden, other.hidden])
+        if self.cell is None or other.cell is None:
+            return LayerState(hidden)
+        return LayerState(hidden, torch.cat([self.cell, other.cell]))
+
 
 Cell = Callable[[Tensor, LayerState], tuple[Tensor, LayerState]]
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from transduce.errors import FolderError
+from transduce.model.output import OutputLayer
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.state import Memory, State, Step
 from transduce.model.weights import read_tensors
@@ -75,6 +76,33 @@ class ShortMemory:
     words: Tensor
     forbidden: Tensor | None
     product: Callable[[Tensor], Tensor]
+    output: OutputLayer
+
+    @classmethod
+    def of(cls, memory: Memory, members: Tensor, output: OutputLayer) -> ShortMemory:
+        """members (B, V) boolean: which words each sentence may use."""
+        # In the order of their ids, so that PAD, BOS, EOS and UNK stay the first.
+        words = members.any(dim=0).nonzero().squeeze(1)
+        forbidden = None
+        if len(members) > 1:
+            own = members.index_select(1, words).unsqueeze(1)
+            forbidden = torch.zeros(own.shape, dtype=output.weight.dtype, device=own.device)
+            forbidden.masked_fill_(~own, -math.inf)
+        return cls(memory, words, forbidden, output.part(words), output)
+
+    def join(self, other: ShortMemory, width: int) -> ShortMemory:
+        """The sentences of another after one's own, with the words that any of them needs."""
+        memory = self.memory.join(other.memory, width)
+        members = torch.cat([self._members(), other._members()])
+        return ShortMemory.of(memory, members, self.output)
+
+    def _members(self) -> Tensor:
+        sentences = len(self.memory.mask)
+        members = torch.zeros(
+            sentences, self.output.vocabulary, dtype=torch.bool, device=self.words.device
+        )
+        members[:, self.words] = True if self.forbidden is None else self.forbidden.squeeze(1) == 0
+        return members
 
     def keep(self, rows: Tensor) -> ShortMemory:
         forbidden = None if self.forbidden is None else self.forbidden[rows]
@@ -90,17 +118,7 @@ class Shortlisted:
 
     def encode(self, source: Tensor, lengths: Tensor) -> ShortMemory:
         members = self.shortlist.members(source, self.model.output.vocabulary)
-        # In the order of their ids, so that PAD, BOS, EOS and UNK stay the first.
-        words = members.any(dim=0).nonzero().squeeze(1)
-        forbidden = None
-        if len(source) > 1:
-            own = members.index_select(1, words).unsqueeze(1)
-            forbidden = torch.zeros(
-                own.shape, dtype=self.model.output.weight.dtype, device=own.device
-            )
-            forbidden.masked_fill_(~own, -math.inf)
-        memory = self.model.encode(source, lengths)
-        return ShortMemory(memory, words, forbidden, self.model.output.part(words))
+        return ShortMemory.of(self.model.encode(source, lengths), members, self.model.output)
 
     def start(self, memory: ShortMemory) -> State:
         return self.model.start(memory.memory)

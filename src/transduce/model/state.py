@@ -1,13 +1,15 @@
 """What travels between encoder, decoder and search.
 
 Search knows nothing of an architecture but these types: a `Memory` that can drop finished
-sentences (`keep`), and a `State` that can also reorder its hypotheses (`select`).
+sentences (`keep`) and take in new ones (`join`), and a `State` that can also reorder its
+hypotheses (`select`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +40,39 @@ class Memory:
             None if self.cell is None else self.cell[:, rows],
         )
 
+    def join(self, other: Memory, width: int) -> Memory:
+        """The sentences of another after one's own, both with S cut or padded to `width`."""
+        return Memory(
+            join_rows([self.values, other.values], 1, width),
+            join_rows([self.mask, other.mask], 1, width),
+            _beside(self.final, other.final),
+            _beside(self.cell, other.cell),
+        )
+
+
+def join_rows(parts: list[Tensor], dim: int, width: int, fill: float = 0) -> Tensor:
+    """One after the other along the first dimension, each cut or padded to `width` along `dim`.
+
+    >>> join_rows([torch.ones(1, 1), torch.ones(1, 3)], 1, 2).tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+    """
+    shape = list(parts[0].shape)
+    shape[0], shape[dim] = sum(len(part) for part in parts), width
+    joined = parts[0].new_empty(shape)
+    start = 0
+    for part in parts:
+        own = min(width, part.shape[dim])
+        place = joined[start : start + len(part)]
+        place.narrow(dim, 0, own).copy_(part.narrow(dim, 0, own))
+        if own < width:
+            place.narrow(dim, own, width - own).fill_(fill)
+        start += len(part)
+    return joined
+
+
+def _beside(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return None if one is None or other is None else torch.cat([one, other], dim=1)
+
 
 class State(ABC):
     """What a decoder carries from one target position to the next, for (B, K) hypotheses."""
@@ -52,6 +87,11 @@ class State(ABC):
     @abstractmethod
     def keep(self, rows: Tensor) -> State:
         """Drop all sentences but `rows` (B',) int64."""
+
+    @abstractmethod
+    def join(self, other: Any, width: int) -> State:
+        """The sentences of another, of equal K, after one's own; S is cut or padded to `width`,
+        which is as long as the longest source of both or longer."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,10 @@ class PredictionState(State):
     def keep(self, rows: Tensor) -> PredictionState:
         return self.changed(lambda one: one[rows])
 
+    def join(self, other: PredictionState, width: int) -> PredictionState:
+        others = iter(other._tensors())
+        return self.changed(lambda one: torch.cat([one, next(others)]))
+
     def where(self, chosen: Tensor, other: PredictionState) -> PredictionState:
         """This state for the hypotheses `chosen` (B, K) boolean, `other` for the rest."""
         others = iter(other._tensors())

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import numpy as np
 
+from transduce.answering import each
 from transduce.data.tokenizers.base import EOS
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.runtime.beam import beam_search
 from transduce.runtime.network import Network
 from transduce.runtime.options import Search
-
-Result = TypeVar("Result")
 
 
 def decode(
@@ -27,8 +25,16 @@ def decode(
     sources: token ids without BOS and EOS. They are sorted by length and decoded in batches of
     about `options.batch_tokens` padded positions x beam. An empty source gives an empty hypothesis
     without asking the model. A batch that fails (by not fitting into memory, say) is halved down to
-    the source it fails for, which gets no hypothesis: `failed` is told its number and the reason.
+    the source it fails for, which gets no hypothesis: `failed` is told its number and the message.
     """
+
+    def answer(batch: list[int]) -> list[list[Hypothesis]]:
+        return beam_search(network, *padded([sources[i] for i in batch]), options)
+
+    def fail(index: int, message: str) -> list[Hypothesis]:
+        failed(index, message)
+        return []
+
     results: list[list[Hypothesis]] = [[Hypothesis.empty()] for _ in sources]
     # The longest first: what does not fit into memory shows at once.
     order = sorted((i for i, ids in enumerate(sources) if len(ids)), key=lambda i: -len(sources[i]))
@@ -36,32 +42,11 @@ def decode(
     start = 0
     while start < len(order):
         size = max(1, budget // (len(sources[order[start]]) + 1))
-        for i, found in _answered(network, sources, order[start : start + size], options, failed):
+        batch = order[start : start + size]
+        for i, found in zip(batch, each(batch, answer, fail), strict=True):
             results[i] = found
         start += size
     return results
-
-
-def _answered(
-    network: Network,
-    sources: Sequence[Sequence[int]],
-    batch: list[int],
-    options: Search,
-    failed: Callable[[int, str], None],
-) -> list[tuple[int, list[Hypothesis]]]:
-    try:
-        found = beam_search(network, *padded([sources[i] for i in batch]), options)
-        return list(zip(batch, found, strict=True))
-    except (RuntimeError, MemoryError) as error:
-        if len(batch) == 1:
-            failed(batch[0], str(error) or type(error).__name__)
-            return [(batch[0], [])]
-    half = len(batch) // 2
-    return [
-        pair
-        for part in (batch[:half], batch[half:])
-        for pair in _answered(network, sources, part, options, failed)
-    ]
 
 
 def padded(sources: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from transduce.runtime.history import Chosen
+from transduce.hypotheses.assembling import Chosen, choose
 
 Array = np.ndarray
 
@@ -85,16 +85,9 @@ class Tables:
 
     def chosen(self) -> Chosen:
         """The n best of each sentence, finished before unfinished; always at least one."""
-        n_best = self.finished.shape[1]
-        scores = np.concatenate([self.finished, self.unfinished], axis=1)
-        at = np.concatenate([self.finished_at, self.unfinished_at], axis=1)
-        finished = np.broadcast_to(np.arange(2 * n_best) < n_best, scores.shape)
-        real = scores > -math.inf
-        # A model that rules out everything, or answers NaN, still gets its one hypothesis.
-        real[:, n_best] |= ~real.any(axis=1)
-        order = np.argsort(~real, axis=1, kind="stable")[:, :n_best]
-        at, finished, real = (np.take_along_axis(x, order, axis=1) for x in (at, finished, real))
-        return Chosen(step=at // self.beam, slot=at % self.beam, finished=finished, real=real)
+        return choose(
+            self.finished, self.finished_at, self.unfinished, self.unfinished_at, self.beam
+        )
 
 
 _ARRAYS = [field.name for field in fields(Tables) if field.name != "beam"]

@@ -20,28 +20,39 @@ def in_windows(
     items: Iterable[Item],
     answer: Callable[[list[Item]], list[Result]],
     width: Callable[[Item], int],
-    budget: int,
     window: int,
 ) -> Iterator[Result]:
-    """Answer a stream of items in order, holding `window` of them at a time.
-
-    Within a window the items are sorted by width and cut into batches of at most `budget`
-    positions (items x the widest of them, but at least one item).
-    """
+    """Answer a stream of items in order, `window` of them at a time, which are sorted by width."""
     stream = iter(items)
     while chunk := list(islice(stream, window)):
         results: list[Result | None] = [None] * len(chunk)
         # The widest first: what does not fit into memory shows at once.
         order = sorted(range(len(chunk)), key=lambda i: -width(chunk[i]))
-        start = 0
-        while start < len(order):
-            size = max(1, budget // max(1, width(chunk[order[start]])))
-            batch = order[start : start + size]
-            answers = _answer_or_halve([chunk[i] for i in batch], answer, width)
-            for i, result in zip(batch, answers, strict=True):
-                results[i] = result
-            start += size
+        answers = answer([chunk[i] for i in order])
+        for i, result in zip(order, answers, strict=True):
+            results[i] = result
         yield from results  # type: ignore[misc]  # every one has been answered
+
+
+def in_batches(
+    items: list[Item],
+    answer: Callable[[list[Item]], list[Result]],
+    width: Callable[[Item], int],
+    budget: int,
+) -> list[Result]:
+    """Answer items, the widest of which come first, in batches of at most `budget` positions
+    (items x the widest of them, but at least one item), or halves where memory does not suffice."""
+    results: list[Result] = []
+    while len(results) < len(items):
+        start = len(results)
+        batch = items[start : start + fitting(width(items[start]), budget)]
+        results += _answer_or_halve(batch, answer, width)
+    return results
+
+
+def fitting(width: int, budget: int) -> int:
+    """How many items of this width make `budget` positions; at least one."""
+    return max(1, budget // max(1, width))
 
 
 def _answer_or_halve(

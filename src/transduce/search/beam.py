@@ -14,18 +14,16 @@ import math
 import torch
 from torch import Tensor
 
-from transduce.data.tokenizers.base import BOS
 from transduce.hypotheses.hypothesis import Hypothesis
-from transduce.hypotheses.scoring import length_norm
 from transduce.recipe import SearchOptions
 from transduce.search.candidates import Survey, best_continuations
-from transduce.search.history import History, Record
+from transduce.search.history import Record
 from transduce.search.interface import SearchModel
-from transduce.search.limits import Limits, memory_lengths, remaining
+from transduce.search.pool import search_batch
+from transduce.search.running import Method, Running
 from transduce.search.tables import Tables
 
 
-@torch.inference_mode()
 def beam_search(
     model: SearchModel, source: Tensor, lengths: Tensor, options: SearchOptions
 ) -> list[list[Hypothesis]]:
@@ -33,55 +31,42 @@ def beam_search(
 
     source (B, S) int64 padded, lengths (B,) real positions with EOS -> B lists of 1 to n_best.
     """
-    batch, device = len(lengths), source.device
-    on_cpu = device.type == "cpu"
-    limits = Limits.of(memory_lengths(model, lengths), options)
-    kind, penalty = options.normalization, options.length_penalty
-    norms = [length_norm(t + 1, kind, penalty) for t in range(limits.largest_max + 1)]
-    # The longest target allowed is the most favourable to a live hypothesis.
-    widest = torch.tensor([norms[n] for n in limits.max.tolist()], device=device)
-    history = History(batch, options.beam)
-    results = Tables.empty(batch, options.n_best, options.beam, device)
-    tables = Tables.empty(batch, options.n_best, options.beam, device)
-    memory = model.encode(source, lengths)
-    state = model.start(memory)
-    rows = torch.arange(batch, device=device)
-    tokens = torch.full((batch, 1), BOS, device=device)
-    scores = torch.zeros((batch, 1), device=device)
-    history.stretch(rows)
-    for t in range(limits.largest_max + 1):
-        # 1. Ask the model, and see what its logits (B, K, V) hold.
-        step = model.step(tokens, state, memory)
-        survey = Survey.of(step.logits, step.words is not None, options.beam)
-        end = survey.end
-        ending = scores + end
-        if t < limits.largest_min:
-            ending = ending.masked_fill((limits.min[rows] > t).unsqueeze(1), -math.inf)
-        # 2. The K best continuations by a word, and the EOS that are as good.            (B, K)
-        best = best_continuations(survey, scores, options.beam)
-        ends = _among_best(ending, best.values, options.beam)
-        # 3. Finished hypotheses enter their sentence's table of the n best.
-        # On most steps there are none; to ask an accelerator would cost more than to enter them.
-        if not on_cpu or bool(ends.any()):
-            tables.finish(ending / norms[t], ends, t)
-        if t in limits.closing:
-            tables.close(ending / norms[t], ends, limits.max[rows] == t, t)
-        # 4. The others live on.
-        tokens = best.tokens if step.words is None else step.words[best.tokens]
-        scores, state = best.values, step.state.select(best.parents)
-        history.record(Record(end, tokens, best.parents, best.gains, step.attention))
-        tables.settle(scores[:, 0] / widest[rows], limits.max[rows] <= t)
-        # 5. Sentences that are done leave.
-        kept = remaining(tables.done, t)
-        if kept is not None:
-            results.put(rows, tables)
-            if not len(kept):
-                break
-            rows, tokens, scores, tables = rows[kept], tokens[kept], scores[kept], tables.keep(kept)
-            memory, state = memory.keep(kept), state.keep(kept)
-            history.stretch(rows)
-    results.put(rows, tables)
-    return history.assemble(results.chosen(), limits.sources, options)
+    return search_batch(model, BEAM, source, lengths, options)
+
+
+def _step(model: SearchModel, running: Running, options: SearchOptions, t: int) -> Record:
+    """Step t of the search: one position more for every running sentence."""
+    limits, tables, scores = running.limits, running.ended, running.scores
+    # 1. Ask the model, and see what its logits (B, K, V) hold.
+    step = model.step(running.tokens, running.state, running.memory)
+    survey = Survey.of(step.logits, step.words is not None, options.beam)
+    end = survey.end
+    ending = scores + end
+    if t < limits.bound:
+        ending = ending.masked_fill((limits.steps[1] > t).unsqueeze(1), -math.inf)
+    # 2. The K best continuations by a word, and the EOS that are as good.                (B, K)
+    best = best_continuations(survey, scores, options.beam)
+    ends = _among_best(ending, best.values, options.beam)
+    # 3. Finished hypotheses enter their sentence's table of the n best.
+    # On most steps there are none; to ask an accelerator would cost more than to enter them.
+    if ends.device.type != "cpu" or bool(ends.any()):
+        tables.finish(ending / limits.norm(t), ends, t)
+    at_end = None
+    if t in limits.closing:
+        at_end = limits.steps[2] <= t
+        tables.close(ending / limits.norm(t), ends, at_end, t)
+    # 4. The others live on.
+    running.tokens = best.tokens if step.words is None else step.words[best.tokens]
+    running.scores, running.state = best.values, step.state.select(best.parents)
+    tables.settle(best.values[:, 0] / limits.widest, at_end)
+    return Record(end, running.tokens, best.parents, best.gains, step.attention)
+
+
+def _tables(batch: int, options: SearchOptions, t: int, device: torch.device) -> Tables:
+    return Tables.empty(batch, options.n_best, options.beam, t, device)
+
+
+BEAM = Method(_tables, _step)
 
 
 def _among_best(ending: Tensor, values: Tensor, beam: int) -> Tensor:

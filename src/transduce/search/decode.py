@@ -9,10 +9,14 @@ import torch
 from transduce.data.batches import Row, collate_source
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
-from transduce.search.batching import evaluating, in_windows, positions
-from transduce.search.ctc.choosing import search
+from transduce.search.batching import evaluating, fitting, in_batches, in_windows, positions
+from transduce.search.beam import BEAM
+from transduce.search.ctc.choosing import by_step, explained, search, with_ctc
 from transduce.search.forced import Forced, force_score, force_stream
+from transduce.search.greedy import GREEDY
 from transduce.search.interface import SearchModel
+from transduce.search.refill import Refill
+from transduce.search.running import Method
 
 __all__ = ["Forced", "decode", "decode_batch", "force_score", "force_stream"]
 
@@ -28,19 +32,33 @@ def decode(
     """The n best hypotheses of each source, one list for each, in order.
 
     sources: token ids without BOS and EOS, or frames of speech (S, F). They are read `window` at a
-    time, so memory does not grow with their number; inside a window they are sorted by length and
-    decoded in batches of about `options.batch_tokens` padded positions x beam. An empty source
-    gives an empty hypothesis without asking the model. Which others are decoded together changes
-    no result.
+    time, so memory does not grow with their number. Inside a window they are sorted by length, and
+    about `options.batch_tokens` padded positions x beam are decoded together: one batch after the
+    other or, with `options.refill`, in a pool that the next ones join when enough are done. An
+    empty source gives an empty hypothesis without asking the model. Which others are decoded
+    together changes no result.
 
     Errors: DataError if one source alone does not fit into memory.
     """
+    budget = options.batch_tokens // options.beam
+    refilling = options.refill and by_step(model, options)
 
     def answer(batch: list[Row]) -> list[list[Hypothesis]]:
         return decode_batch(model, batch, options, device=device)
 
-    budget = options.batch_tokens // options.beam
-    return in_windows(sources, answer, positions, budget, window)
+    def answer_window(chunk: list[Row]) -> list[list[Hypothesis]]:
+        if not refilling or len(chunk) <= fitting(positions(chunk[0]), budget):
+            return in_batches(chunk, answer, positions, budget)
+        full = sum(len(ids) > 0 for ids in chunk)  # the empty ones are the last
+        with evaluating(model):
+            view = with_ctc(model, options)
+            queue = Refill(view, method_of(options), options, chunk[:full], budget, device)
+            found = queue.run(answer)
+        if options.ctc_weight:
+            found = explained(found)
+        return found + [[Hypothesis.empty()] for _ in chunk[full:]]
+
+    return in_windows(sources, answer_window, positions, window)
 
 
 def decode_batch(
@@ -56,7 +74,12 @@ def decode_batch(
     if full:
         source, lengths = collate_source([sources[i] for i in full])
         with evaluating(model):
-            found = search(model, source.to(device), lengths.to(device), options)
+            found = search(model, source.to(device), lengths, options)
         for i, hypotheses in zip(full, found, strict=True):
             results[i] = hypotheses
     return results
+
+
+def method_of(options: SearchOptions) -> Method:
+    """Greedy search is the beam search of one hypothesis, with less bookkeeping."""
+    return GREEDY if options.beam == 1 else BEAM

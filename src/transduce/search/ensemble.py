@@ -25,6 +25,10 @@ class EnsembleMemory:
     def keep(self, rows: Tensor) -> EnsembleMemory:
         return EnsembleMemory([memory.keep(rows) for memory in self.members])
 
+    def join(self, other: EnsembleMemory, width: int) -> EnsembleMemory:
+        pairs = zip(self.members, other.members, strict=True)
+        return EnsembleMemory([one.join(its, width) for one, its in pairs])
+
 
 @dataclass(frozen=True)
 class EnsembleState(State):
@@ -37,6 +41,10 @@ class EnsembleState(State):
 
     def keep(self, rows: Tensor) -> EnsembleState:
         return EnsembleState([state.keep(rows) for state in self.members])
+
+    def join(self, other: EnsembleState, width: int) -> EnsembleState:
+        pairs = zip(self.members, other.members, strict=True)
+        return EnsembleState([one.join(its, width) for one, its in pairs])
 
 
 class Ensemble(nn.Module):

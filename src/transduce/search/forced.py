@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from transduce.data.batches import Row, collate
-from transduce.search.batching import evaluating, in_windows, positions
+from transduce.search.batching import evaluating, in_batches, in_windows, positions
 from transduce.search.interface import SearchModel
 
 Pair = tuple[Row, Sequence[int]]  # ids of source (or frames) and target, without BOS and EOS
@@ -58,10 +58,13 @@ def force_stream(
         with evaluating(model):
             return _force_batch(model, batch, torch.device(device))
 
+    def answer_window(pairs: list[Pair]) -> list[Forced]:
+        return in_batches(pairs, answer, width, batch_tokens)
+
     def width(pair: Pair) -> int:
         return max(positions(pair[0]), positions(pair[1]))
 
-    return in_windows(pairs, answer, width, batch_tokens, window)
+    return in_windows(pairs, answer_window, width, window)
 
 
 @torch.inference_mode()

@@ -1,8 +1,8 @@
-"""What search remembers of its steps, and how hypotheses are put together from it at the end.
+"""What search remembers of its steps, and how hypotheses are put together from it afterwards.
 
 During the search nothing is copied or reordered but the decoder's state: each step leaves its
-choices, back-pointers and attention as they are. Afterwards the chosen hypotheses are followed
-backwards, all together.
+choices, back-pointers and attention as they are. When sentences are done, their chosen hypotheses
+are followed backwards, all together.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transduce.hypotheses.assembling import Chosen, Paths, Trace, assemble, follow
 from transduce.hypotheses.hypothesis import Hypothesis
-from transduce.hypotheses.scoring import normalise
 from transduce.recipe import SearchOptions
 
 
@@ -34,143 +34,106 @@ class Record(NamedTuple):
     attention: Tensor | None
 
 
+# ends, tokens, parents and gains of a record
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]
+
+
 @dataclass
-class Chosen:
-    """N hypotheses of each of B sentences, best first.
+class _Noted:
+    """A record: its step, the numbers (B,) of its sentences, and its arrays once on the CPU."""
 
-    step (B, N): the step at which each took EOS, so its number of tokens; slot (B, N): which live
-    hypothesis of that step it was; finished and real (B, N) boolean: real is False where a
-    sentence has fewer than N.
-    """
-
-    step: np.ndarray
-    slot: np.ndarray
-    finished: np.ndarray
-    real: np.ndarray
+    step: int
+    numbers: np.ndarray
+    record: Record
+    arrays: Arrays | None = None
 
 
 class History:
-    """The steps of one batch, in stretches between which finished sentences have left."""
+    """The steps of a search, as long as any of its sentences needs them."""
 
-    def __init__(self, sentences: int, beam: int) -> None:
-        self.sentences, self.beam = sentences, beam
-        self.stretches: list[tuple[Tensor, list[Record]]] = []
+    def __init__(self) -> None:
+        self._noted: list[_Noted] = []
 
-    def stretch(self, rows: Tensor) -> None:
-        """From the next step on, row b of what is recorded is sentence `rows[b]`."""
-        self.stretches.append((rows, []))
+    def record(self, step: int, numbers: np.ndarray, record: Record) -> None:
+        """Add what step `step` chose for the sentences `numbers` (B,); steps never go backwards."""
+        self._noted.append(_Noted(step, numbers, record))
 
-    def record(self, record: Record) -> None:
-        """Add a step; its K may be less than the beam (the first step has K = 1)."""
-        self.stretches[-1][1].append(record)
+    def forget(self, before: int) -> None:
+        """Let go of all steps before this one."""
+        self._noted = [noted for noted in self._noted if noted.step >= before]
 
     def assemble(
-        self, chosen: Chosen, sources: list[int], options: SearchOptions
+        self,
+        numbers: np.ndarray,
+        chosen: Chosen,
+        first: np.ndarray,
+        sources: list[int],
+        options: SearchOptions,
     ) -> list[list[Hypothesis]]:
-        """The hypotheses of every sentence; sources: real source positions of each."""
-        paths = self._follow(chosen)
-        attention = self._attention(paths)
-        result = []
-        for b, width in enumerate(sources):
-            found = []
-            for n in np.flatnonzero(chosen.real[b]).tolist():
-                last = int(chosen.step[b, n])
-                token_scores: list[float] = paths.scores[: last + 1, b, n].tolist()
-                log_prob = sum(token_scores)
-                hypothesis = Hypothesis(
-                    ids=paths.tokens[:last, b, n].tolist(),
-                    score=normalise(log_prob, last + 1, options),
-                    log_prob=log_prob,
-                    token_scores=token_scores,
-                    attention=_part(attention, b, n, last + 1, width),
-                    finished=bool(chosen.finished[b, n]),
-                )
-                found.append(hypothesis)
-            # Sums in double precision may order near-equals differently than the search did.
-            found.sort(key=lambda h: (not h.finished, -h.score))
-            result.append(found)
-        return result
+        """The hypotheses of the sentences `numbers` (B,), all of whose steps are recorded.
 
-    def _follow(self, chosen: Chosen) -> Paths:
-        """Follow the back-pointers of all chosen hypotheses at once, from the last step."""
-        tokens, parents, gains, ends = self._whole()
-        steps = len(tokens)
-        sentences, count = chosen.step.shape
-        b = np.arange(sentences)[:, None]
-        slots = np.zeros((steps, sentences, count), dtype=np.int64)
-        paths = Paths(slots, np.zeros_like(slots), np.zeros(slots.shape, dtype=np.float32))
-        slot = chosen.slot
-        for t in range(steps - 1, -1, -1):
-            at_end, inside = chosen.step == t, chosen.step > t
-            paths.tokens[t] = np.where(inside, tokens[t][b, slot], 0)
-            score = np.where(inside, gains[t][b, slot], 0.0)
-            slot = np.where(inside, parents[t][b, slot], slot)
-            paths.scores[t] = np.where(at_end, ends[t][b, slot], score)
-            slots[t] = slot
-        return paths
-
-    def _whole(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """tokens, parents, gains and ends of every step as (T, all sentences, beam) arrays."""
-        steps = sum(len(records) for _, records in self.stretches)
-        shape = (steps, self.sentences, self.beam)
-        tokens, parents = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        parents[:] = np.arange(self.beam)
-        gains, ends = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-        start = 0
-        for rows, records in self.stretches:
-            if not records:
-                continue
-            at = np.s_[start : start + len(records)], rows.numpy(force=True)
-            tokens[at] = self._stack([r.tokens for r in records])
-            gains[at] = self._stack([r.gains for r in records])
-            ends[at] = self._stack([r.ends for r in records])
-            if records[0].parents is not None:
-                parents[at] = self._stack([r.parents for r in records if r.parents is not None])
-            start += len(records)
-        return tokens, parents, gains, ends
-
-    def _stack(self, steps: list[Tensor]) -> np.ndarray:
-        """(B, K) of each step -> (T, B, beam) on the CPU, in one transfer."""
-        wide = [torch.nn.functional.pad(x, (0, self.beam - x.shape[1])) for x in steps]
-        stacked: np.ndarray = torch.stack(wide).numpy(force=True)
-        return stacked
-
-    def _attention(self, paths: Paths) -> np.ndarray | None:
-        """Attention along the paths, (all sentences, N, T, S); None without attention."""
-        steps, sentences, count = paths.slots.shape
-        whole: np.ndarray | None = None
-        t = 0
-        for rows, records in self.stretches:
-            sentence = rows.numpy(force=True)
-            for record in records:
-                if record.attention is None:
-                    return None
-                _, beam, width = record.attention.shape
-                # Picked before the transfer: what is not chosen never leaves the device.
-                index = torch.from_numpy(paths.slots[t, sentence].clip(max=beam - 1))
-                index = index.to(record.attention.device).unsqueeze(2).expand(-1, -1, width)
-                if whole is None:
-                    whole = np.zeros((sentences, count, steps, width), dtype=np.float32)
-                picked = record.attention.gather(1, index)
-                whole[sentence, :, t] = picked.float().numpy(force=True)
-                t += 1
-        return whole
+        first (B,): the step at which each began; sources: real source positions of each.
+        """
+        start, stop = int(first.min()), int(chosen.step.max()) + 1
+        noted = [one for one in self._noted if start <= one.step < stop]
+        _fetch(noted)
+        traces, records = [], []
+        place = {number: i for i, number in enumerate(numbers.tolist())}
+        seen = which = rows = np.empty(0, dtype=np.int64)
+        for one in noted:
+            if one.numbers is not seen:  # the same as in the step before, mostly
+                seen = one.numbers
+                which = np.array([place.get(number, -1) for number in seen.tolist()])
+                rows = np.flatnonzero(which >= 0)
+            if len(rows) and one.arrays is not None:
+                traces.append(Trace(one.step - start, which[rows], rows, *one.arrays))
+                records.append(one.record)
+        chosen = Chosen(chosen.step - start, chosen.slot, chosen.finished, chosen.real)
+        paths = follow(traces, chosen, stop - start)
+        attention = _attention(records, traces, paths, max(sources))
+        return assemble(paths, chosen, attention, (first - start).tolist(), sources, options)
 
 
-@dataclass
-class Paths:
-    """The chosen hypotheses, step by step: each array (T, B, N), zero after the end.
+def _fetch(noted: list[_Noted]) -> None:
+    """Bring what is not there yet to the CPU: one transfer of integers, one of floats."""
+    new = [one for one in noted if one.arrays is None]
+    if not new:
+        return
+    whole = [t for one in new for t in (one.record.tokens, one.record.parents) if t is not None]
+    real = [t for one in new for t in (one.record.ends, one.record.gains)]
+    integers, floats = iter(_on_cpu(whole)), iter(_on_cpu(real))
+    for one in new:
+        tokens = next(integers)
+        parents = None if one.record.parents is None else next(integers)
+        one.arrays = next(floats), tokens, parents, next(floats)
 
-    slots: which live hypothesis of each step is on the path, before the step's choice.
-    """
 
-    slots: np.ndarray
-    tokens: np.ndarray
-    scores: np.ndarray
+def _on_cpu(tensors: list[Tensor]) -> list[np.ndarray]:
+    """All of them as arrays, waiting for an accelerator at most once."""
+    if tensors[0].device.type == "cpu":
+        return [tensor.numpy() for tensor in tensors]
+    flat = torch.cat([tensor.flatten() for tensor in tensors]).numpy(force=True)
+    parts = np.split(flat, np.cumsum([tensor.numel() for tensor in tensors])[:-1])
+    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def _part(
-    attention: np.ndarray | None, sentence: int, n: int, rows: int, width: int
+def _attention(
+    records: list[Record], traces: list[Trace], paths: Paths, width: int
 ) -> np.ndarray | None:
-    """The real part of one hypothesis' attention, as a copy that lets go of the padded whole."""
-    return None if attention is None else attention[sentence, n, :rows, :width].copy()
+    """Attention along the paths, (B, N, T, width); None without attention."""
+    given = [record.attention for record in records if record.attention is not None]
+    if not given:
+        return None
+    index = [
+        (trace.rows[:, None] * attention.shape[1] + slots).ravel()
+        for trace, attention, slots in zip(traces, given, paths.slots, strict=True)
+    ]
+    # Picked before the transfer: what is not chosen never leaves the device.
+    wanted = torch.from_numpy(np.concatenate(index)).to(given[0].device)
+    pairs = zip(given, wanted.split([len(part) for part in index]), strict=True)
+    picked = _on_cpu([attention.flatten(0, 1)[rows].float() for attention, rows in pairs])
+    whole = np.zeros((*paths.tokens.shape, width), dtype=np.float32)
+    for trace, slots, part in zip(traces, paths.slots, picked, strict=True):
+        part = part.reshape(*slots.shape, -1)[:, :, :width]
+        whole[trace.sentences, :, trace.step, : part.shape[2]] = part
+    return whole

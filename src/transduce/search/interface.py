@@ -1,4 +1,4 @@
-"""What search asks of a model: three calls, and two on what they return.
+"""What search asks of a model: three calls, and three on what they return.
 
 `model.Seq2Seq` and `search.Ensemble` both have this shape; search never asks which one it drives.
 """
@@ -17,6 +17,10 @@ class SearchMemory(Protocol):
         """Only the sentences `rows` (B',) int64."""
         ...
 
+    def join(self, other: Any, width: int) -> SearchMemory:
+        """The sentences of another after one's own, for sources of at most `width` positions."""
+        ...
+
 
 class SearchState(Protocol):
     """What the decoder carries for (B, K) hypotheses."""
@@ -27,6 +31,10 @@ class SearchState(Protocol):
 
     def keep(self, rows: Tensor) -> SearchState:
         """Only the sentences `rows` (B',) int64."""
+        ...
+
+    def join(self, other: Any, width: int) -> SearchState:
+        """The sentences of another, of equal K, after one's own; `width` as for the memory."""
         ...
 
 

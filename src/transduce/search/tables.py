@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from transduce.search.history import Chosen
+from transduce.hypotheses.assembling import Chosen, choose
 
 
 @dataclass
@@ -30,9 +29,10 @@ class Tables:
     beam: int
 
     @classmethod
-    def empty(cls, batch: int, n_best: int, beam: int, device: torch.device) -> Tables:
+    def empty(cls, batch: int, n_best: int, beam: int, t: int, device: torch.device) -> Tables:
+        """For sentences that begin at step t."""
         nothing = torch.full((batch, n_best), -math.inf, device=device)
-        nowhere = torch.zeros((batch, n_best), dtype=torch.int64, device=device)
+        nowhere = torch.full((batch, n_best), t * beam, device=device)
         count = torch.zeros(batch, dtype=torch.int64, device=device)
         return cls(
             nothing, nowhere, nothing.clone(), nowhere.clone(), count, count.bool(), beam=beam
@@ -51,14 +51,16 @@ class Tables:
             self.unfinished, self.unfinished_at, new, t
         )
 
-    def settle(self, best_live: Tensor, at_end: Tensor) -> None:
+    def settle(self, best_live: Tensor, at_end: Tensor | None) -> None:
         """Decide which sentences are done.
 
         best_live: (B,) the highest score that any live hypothesis can still reach, -inf without
-        live ones. at_end: (B,) boolean, at the longest target.
+        live ones. at_end: (B,) boolean, at the longest target; None for nobody.
         """
         beaten = best_live <= self.finished[:, -1]
-        self.done = self.done | beaten | at_end | (self.count >= self.beam)
+        self.done = self.done | beaten | (self.count >= self.beam)
+        if at_end is not None:
+            self.done |= at_end
 
     def _merge(self, old: Tensor, old_at: Tensor, new: Tensor, t: int) -> tuple[Tensor, Tensor]:
         at = torch.arange(t * self.beam, t * self.beam + new.shape[1], device=new.device)
@@ -71,23 +73,16 @@ class Tables:
         """Only the sentences `rows` (B',) int64."""
         return replace(self, **{name: getattr(self, name)[rows] for name in _TENSORS})
 
-    def put(self, rows: Tensor, tables: Tables) -> None:
-        """Take over what `tables` says of the sentences `rows` (B',) int64."""
-        for name in _TENSORS:
-            getattr(self, name)[rows] = getattr(tables, name)
+    def join(self, other: Tables) -> Tables:
+        """The sentences of another after one's own."""
+        both = {name: torch.cat([getattr(x, name) for x in (self, other)]) for name in _TENSORS}
+        return replace(self, **both)  # type: ignore[arg-type]  # none of them is the beam
 
     def chosen(self) -> Chosen:
         """The n best of each sentence, finished before unfinished; always at least one."""
-        scores = torch.cat([self.finished, self.unfinished], dim=1).numpy(force=True)
-        at = torch.cat([self.finished_at, self.unfinished_at], dim=1).numpy(force=True)
-        n_best = self.finished.shape[1]
-        finished = np.broadcast_to(np.arange(2 * n_best) < n_best, scores.shape)
-        real = scores > -math.inf
-        # A model that rules out everything, or answers NaN, still gets its one hypothesis.
-        real[:, n_best] |= ~real.any(axis=1)
-        order = np.argsort(~real, axis=1, kind="stable")[:, :n_best]
-        at, finished, real = (np.take_along_axis(x, order, axis=1) for x in (at, finished, real))
-        return Chosen(step=at // self.beam, slot=at % self.beam, finished=finished, real=real)
+        scores = torch.stack([self.finished, self.unfinished]).numpy(force=True)
+        at = torch.stack([self.finished_at, self.unfinished_at]).numpy(force=True)
+        return choose(scores[0], at[0], scores[1], at[1], self.beam)
 
 
 _TENSORS = [field.name for field in fields(Tables) if field.name != "beam"]

@@ -20,7 +20,7 @@ from transduce.data.text import TextSide
 from transduce.data.tokenizers.build import EXTENSIONS
 from transduce.disk import atomic_bytes, sync
 from transduce.errors import FolderError, UsageError
-from transduce.folder import LAST, MANIFEST, RECIPE, publish, read_manifest
+from transduce.folder import LAST, MANIFEST, RECIPE, further, identity, publish, read_manifest
 from transduce.model import Seq2Seq, build_model
 from transduce.recipe import Recipe
 from transduce.recipe_files import dump_recipe, load_recipe
@@ -169,12 +169,8 @@ def write_recipe(recipe: Recipe, folder: Path) -> None:
     if not (folder / MANIFEST).exists():
         atomic_bytes(path, data)
         return
-    about = read_manifest(folder)
-    for key in ("format", "transduce", "files"):
-        about.pop(key, None)
-    keys = ("task", "source_language", "target_language")
-    known = {key: about.pop(key, None) for key in keys}
-    publish(folder, {RECIPE: data}, **known, extra=about)
+    manifest = read_manifest(folder)
+    publish(folder, {RECIPE: data}, **identity(manifest), extra=further(manifest))
 
 
 def check_free(recipe: Recipe, folder: Path) -> None:

@@ -15,6 +15,7 @@ from transduce.search.ctc.alone import ctc_search
 from transduce.search.ctc.joint import CtcModel, Joint
 from transduce.search.greedy import greedy_search
 from transduce.search.interface import SearchModel
+from transduce.search.rnn_transducer import TransducerModel, transducer_search
 
 NOTHING_HEARD = "nothing to write was found in it"
 
@@ -26,16 +27,25 @@ def search(
 
     Errors: UsageError when `search.ctc_weight` asks for a CTC head that the model does not have.
     """
-    if by_ctc_alone(model, options):
-        return explained(ctc_search(with_head(model, options), source, lengths, options))
-    by_step = greedy_search if options.beam == 1 else beam_search
-    found = by_step(with_ctc(model, options), source, lengths, options)
+    if is_transducer(model) and options.ctc_weight < 1:
+        transducer = cast(TransducerModel, model)
+        return explained(transducer_search(transducer, source, lengths.to(source.device), options))
+    if not by_step(model, options):
+        head = with_head(model, options)
+        return explained(ctc_search(head, source, lengths.to(source.device), options))
+    search_steps = greedy_search if options.beam == 1 else beam_search
+    found = search_steps(with_ctc(model, options), source, lengths, options)
     return explained(found) if options.ctc_weight else found
 
 
-def by_ctc_alone(model: SearchModel, options: SearchOptions) -> bool:
-    """Whether the decoder has no say, or there is none."""
-    return options.ctc_weight == 1 or getattr(model, "decoder", model) is None
+def by_step(model: SearchModel, options: SearchOptions) -> bool:
+    """Whether a decoder has a say; else there is none, or CTC alone is asked for."""
+    return options.ctc_weight < 1 and getattr(model, "decoder", model) is not None
+
+
+def is_transducer(model: SearchModel) -> bool:
+    """Whether the model reads frame after frame (`rnn_transducer`)."""
+    return getattr(model, "transducer", None) is not None
 
 
 def with_ctc(model: SearchModel, options: SearchOptions) -> SearchModel:

@@ -1,0 +1,144 @@
+"""From the steps of a search to hypotheses: which were chosen, and what led to them.
+
+A search leaves each step's choices and back-pointers as they are. Afterwards the chosen
+hypotheses are followed backwards, all together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from transduce.hypotheses.hypothesis import Hypothesis
+from transduce.hypotheses.scoring import LengthOptions, normalise
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """N hypotheses of each of B sentences, best first.
+
+    step (B, N): the step at which each ended; slot (B, N): which live hypothesis of that step it
+    was; finished and real (B, N) boolean: real is False where a sentence has fewer than N.
+    """
+
+    step: Array
+    slot: Array
+    finished: Array
+    real: Array
+
+
+def choose(
+    finished: Array, finished_at: Array, unfinished: Array, unfinished_at: Array, beam: int
+) -> Chosen:
+    """The n best of each sentence, finished before unfinished; always at least one.
+
+    finished, unfinished: (B, n) scores, best first, -inf where there is none; finished_at,
+    unfinished_at: (B, n), step * beam + slot of each.
+    """
+    n_best = finished.shape[1]
+    scores = np.concatenate([finished, unfinished], axis=1)
+    at = np.concatenate([finished_at, unfinished_at], axis=1)
+    ended = np.broadcast_to(np.arange(2 * n_best) < n_best, scores.shape)
+    real = scores > -math.inf
+    # A model that rules out everything, or answers NaN, still gets its one hypothesis.
+    real[:, n_best] |= ~real.any(axis=1)
+    order = np.argsort(~real, axis=1, kind="stable")[:, :n_best]
+    at, ended, real = (np.take_along_axis(x, order, axis=1) for x in (at, ended, real))
+    return Chosen(step=at // beam, slot=at % beam, finished=ended, real=real)
+
+
+class Trace(NamedTuple):
+    """What one step says of some of the chosen's sentences.
+
+    sentences (B',): which of the chosen's. rows (B',): where each stands in the arrays that
+    follow. ends (B, K): log-probability of the end symbol after each live hypothesis. tokens,
+    parents, gains (B, K'): the hypotheses that live on: their new token, which old one each
+    continues (None: the k-th the k-th), and the token's log-probability.
+    """
+
+    step: int
+    sentences: Array
+    rows: Array
+    ends: Array
+    tokens: Array
+    parents: Array | None
+    gains: Array
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The chosen hypotheses, step by step: tokens and scores (B, N, T), zero outside of them.
+
+    slots: for each trace (B', N), the live hypothesis on the path before the step's choice.
+    """
+
+    tokens: Array
+    scores: Array
+    slots: list[Array]
+
+
+def follow(traces: Sequence[Trace], chosen: Chosen, steps: int) -> Paths:
+    """Follow the back-pointers from the last step; traces in the order of their steps, < steps."""
+    shape = (*chosen.step.shape, steps)
+    tokens, scores = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
+    slot = chosen.slot.copy()  # the place of each chosen hypothesis after the step that follows
+    slots = []
+    for trace in reversed(traces):
+        who, b, t = trace.sentences, trace.rows[:, None], trace.step
+        here, last = slot[who], chosen.step[who]
+        inside, at_end = last > t, last == t
+        # Places beyond a step's K belong to hypotheses that have not begun or are not real.
+        after = np.minimum(here, trace.tokens.shape[1] - 1)
+        tokens[who, :, t] = np.where(inside, trace.tokens[b, after], 0)
+        before = here
+        if trace.parents is not None:
+            before = slot[who] = np.where(inside, trace.parents[b, after], here)
+        before = np.minimum(before, trace.ends.shape[1] - 1)
+        gains = np.where(inside, trace.gains[b, after], 0.0)
+        scores[who, :, t] = np.where(at_end, trace.ends[b, before], gains)
+        slots.append(before)
+    return Paths(tokens, scores, slots[::-1])
+
+
+def assemble(
+    paths: Paths,
+    chosen: Chosen,
+    attention: Array | None,
+    first: Sequence[int],
+    sources: Sequence[int],
+    options: LengthOptions,
+) -> list[list[Hypothesis]]:
+    """The hypotheses of every sentence, best first.
+
+    attention: (B, N, T, S) along the paths, or None. first: the step at which each sentence began.
+    sources: its real source positions.
+    """
+    result = []
+    for b, (start, width) in enumerate(zip(first, sources, strict=True)):
+        found = []
+        for n in np.flatnonzero(chosen.real[b]).tolist():
+            end = int(chosen.step[b, n])
+            token_scores: list[float] = paths.scores[b, n, start : end + 1].tolist()
+            log_prob = sum(token_scores)
+            hypothesis = Hypothesis(
+                ids=paths.tokens[b, n, start:end].tolist(),
+                score=normalise(log_prob, end + 1 - start, options),
+                log_prob=log_prob,
+                token_scores=token_scores,
+                # A copy, so that no hypothesis keeps all of them alive.
+                attention=(
+                    None if attention is None else attention[b, n, start : end + 1, :width].copy()
+                ),
+                finished=bool(chosen.finished[b, n]),
+            )
+            found.append(hypothesis)
+        # Sums in double precision may order near-equals differently than the search did.
+        found.sort(key=lambda h: (not h.finished, -h.score))
+        result.append(found)
+    return result
