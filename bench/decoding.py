@@ -22,13 +22,16 @@ from transduce.data.corpus import open_corpora
 from transduce.recipe import CorpusOptions
 
 LINES = "multi30k-en-de:test_2016_flickr"  # what is decoded where no file is given
-# How a model folder is loaded to decode: a name for the table, and keywords of `transduce.load`.
-# A lexical shortlist, or any other way to decode the same model, is one line more.
+CANDIDATES = 50  # of each source token on a shortlist
+# How a model folder decodes: a name for the table, and keywords of `transduce.load`; `shortlist`:
+# how many candidates of each source token are chosen among.
 VARIANTS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32"},
     "bf16": {"precision": "bf16"},
     "int8": {"precision": "int8"},
     "auto": {"precision": "auto"},
+    "bf16+list": {"precision": "bf16", "shortlist": CANDIDATES},
+    "int8+list": {"precision": "int8", "shortlist": CANDIDATES},
 }
 
 
@@ -37,12 +40,12 @@ def usable(wanted: Sequence[str]) -> tuple[dict[str, dict[str, Any]], str]:
 
     Where it can load none, the one way there is, under the name `fp32`.
     """
-    known = inspect.signature(transduce.load).parameters
+    known = {*inspect.signature(transduce.load).parameters, "shortlist"}
     chosen = {name: VARIANTS[name] for name in wanted}
-    able = {name: keywords for name, keywords in chosen.items() if keywords.keys() <= known.keys()}
+    able = {name: keywords for name, keywords in chosen.items() if keywords.keys() <= known}
     if len(able) == len(chosen):
         return able, ""
-    missing = sorted({key for one in chosen.values() for key in one} - known.keys())
+    missing = sorted({key for one in chosen.values() for key in one} - known)
     unable = ", ".join(name for name in chosen if name not in able and (able or name != "fp32"))
     note = f"not measured: {unable}, since transduce.load has no {', '.join(missing)} yet"
     return able or {"fp32": {}}, note if unable else ""
@@ -93,7 +96,7 @@ class Decoding:
 
 def probe_of(variant: str) -> str:
     """The probe that stands beside one of VARIANTS."""
-    return "bf16" if variant == "bf16" else "fp32"
+    return "bf16" if variant.startswith("bf16") else "fp32"
 
 
 # ------------------------------------------------------- what decode_speed and latency share

@@ -21,15 +21,17 @@ from transduce.data.corpus import open_corpora
 from transduce.data.prepare import prepare
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.symbols import SymbolTokenizer
-from transduce.folder import RECIPE, WEIGHTS, publish
+from transduce.folder import RECIPE, WEIGHTS, open_folder, publish
 from transduce.model import build_model
 from transduce.model.weights import model_tensors, tensor_bytes
 from transduce.recipe import ModelOptions, Recipe
 from transduce.recipe_files import dump_recipe, load_recipe
 from transduce.training.setup import learn_sides, save_sides
+from transduce.training.shortlisting import make_shortlist
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE / "reference.yaml"
+SHORTLIST, FREQUENT = 50, 200  # candidates of a source token, and words that are on every list
 WORKER = (sys.executable, str(HERE / "worker_transduce.py"))
 
 
@@ -62,6 +64,8 @@ def random_folder(path: Path, recipe: Recipe, vocabulary: int | None = None) -> 
     weights = model_tensors(build_model(recipe.model, source.size, target.size))
     files = {RECIPE: dump_recipe(recipe).encode(), WEIGHTS: tensor_bytes(weights)}
     publish(path, files, task=recipe.task, source_language="en", target_language="de")
+    if vocabulary is None:  # a lexicon of the corpus: what it holds does not depend on weights
+        make_shortlist(open_folder(path), SHORTLIST, FREQUENT, lambda read: None)
     return path
 
 

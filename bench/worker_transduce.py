@@ -48,8 +48,12 @@ def decode(folder: str, lines: str, keywords: str, threads: str) -> None:
     questions = Questions()
     torch.set_num_threads(int(threads))
     start = time.perf_counter()
-    transducer = transduce.load(folder, device="cpu", **json.loads(keywords))
+    loaded = json.loads(keywords)
+    base = {"shortlist": loaded.pop("shortlist")} if "shortlist" in loaded else {}
+    transducer = transduce.load(folder, device="cpu", **loaded)
     loading = time.perf_counter() - start
+    if base and transducer.shortlist is None:
+        raise SystemExit(f"no shortlist; make one with `transduce shortlist {folder}`")
     texts = Path(lines).read_text(encoding="utf-8").split("\n")[:-1]
     ids = [row for row in transducer.source.encode_batch(texts) if row]
     ids.sort(key=len, reverse=True)
@@ -62,7 +66,7 @@ def decode(folder: str, lines: str, keywords: str, threads: str) -> None:
     )
     while True:
         asked = questions.next()
-        how, search = asked.pop("how"), asked.pop("search")
+        how, search = asked.pop("how"), base | asked.pop("search")
         if how == "batches":
             questions.tell(**batches(transducer, ids, search, **asked))
         elif how == "single":
@@ -77,11 +81,12 @@ def batches(
 ) -> dict[str, Any]:
     """The search alone, from ids to hypotheses, in batches of so many sentences of like length."""
     options = model.search_options(**search)
+    searched = model._searched(options)
     start = time.perf_counter()
     found = [
         hypotheses[0]
         for first in range(0, len(ids), batch)
-        for hypotheses in decode_batch(model.model, ids[first : first + batch], options)
+        for hypotheses in decode_batch(searched, ids[first : first + batch], options)
     ]
     seconds = time.perf_counter() - start
     steps = sum(len(hypothesis.token_scores) for hypothesis in found) / len(found)

@@ -145,17 +145,17 @@ def test_the_chosen_continuations_are_the_best_of_all(
 @settings(deadline=None, max_examples=60)
 @given(
     st.integers(1, 3), st.integers(1, 19), st.integers(1, 3), sizes, sizes, st.integers(1, 40),
-    st.booleans(), dtypes,
+    st.booleans(), dtypes, dtypes,
 )  # fmt: skip
 def test_attention_is_a_softmax_of_scores(
     sentences: int, beam: int, heads: int, width: int, depth: int, sources: int, across: bool,
-    dtype: torch.dtype,
+    dtype: torch.dtype, memory_dtype: torch.dtype,
 ) -> None:  # fmt: skip
     torch.manual_seed(beam * width + depth)
     heads = heads if across else 1
     query = torch.randn(sentences, beam, heads * width).to(dtype)
-    keys = torch.randn(sentences, heads, width, sources) / math.sqrt(width)
-    values = torch.randn(sentences, heads, sources, depth)
+    keys = (torch.randn(sentences, heads, width, sources) / math.sqrt(width)).to(memory_dtype)
+    values = torch.randn(sentences, heads, sources, depth).to(memory_dtype)
     penalty = torch.zeros(sentences, sources)
     penalty[0, (sources + 1) // 2 :] = -math.inf
     shape = keys if across else keys.squeeze(1).transpose(1, 2).contiguous()
@@ -163,6 +163,7 @@ def test_attention_is_a_softmax_of_scores(
         query, shape, values if across else values.squeeze(1), penalty
     )
     split = query.float().unflatten(2, (heads, width)).transpose(1, 2)
+    keys, values = keys.float(), values.float()
     expected = torch.softmax(split @ keys + penalty[:, None, None], dim=-1)
     assert torch.allclose(weights, expected.mean(dim=1), atol=1e-5)
     assert close(context, (expected @ values).transpose(1, 2).flatten(2), dtype)

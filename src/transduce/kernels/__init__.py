@@ -206,8 +206,8 @@ def attend(
     """Attention of K queries of each of B sentences.
 
     queries (B, K, H x D); keys (B, H, D, S), or (B, S, D) of a single head; values (B, H, S, C), or
-    (B, S, C); penalty (B, S), added to the scores, or None: float32 but for the queries. Returns
-    the context (B, K, H x C) in the queries' dtype, and the weights (B, K, S), the mean over heads.
+    (B, S, C), of the same dtype; penalty (B, S) float32, added to the scores, or None. Returns the
+    context (B, K, H x C) in the queries' dtype, and the weights (B, K, S), the mean over heads.
     """
     queries, keys, values = queries.contiguous(), keys.contiguous(), values.contiguous()
     penalty = None if penalty is None else penalty.contiguous()
@@ -219,7 +219,8 @@ def attend(
     weights = torch.empty(sentences, beam, sources)
     _c.attend(
         queries.data_ptr(), _KINDS[queries.dtype], keys.data_ptr(), across, values.data_ptr(),
-        0 if penalty is None else penalty.data_ptr(), context.data_ptr(), _KINDS[queries.dtype],
-        weights.data_ptr(), sentences, beam, heads, whole // heads, depth, sources,
+        _KINDS[keys.dtype], 0 if penalty is None else penalty.data_ptr(), context.data_ptr(),
+        _KINDS[queries.dtype], weights.data_ptr(), sentences, beam, heads, whole // heads, depth,
+        sources,
     )  # fmt: skip
     return context, weights

@@ -56,8 +56,8 @@ void choose(const float *scores, const float *norm, const float *best, const lon
  * (B, H, width, S), or (B, S, width) of a single head if not `across`; values (B, H, S, depth);
  * penalty (B, S) or NULL -> context (B, K, H x depth), weights (B, K, S), the mean over heads.
  * scratch: 8 x (S + H x width) floats. */
-void attend(const void *queries, int kind, const float *keys, int across, const float *values,
-            const float *penalty, void *context, int context_kind, float *weights, float *scratch,
+void attend(const void *queries, int kind, const void *keys, int across, const void *values,
+            int memory_kind, const float *penalty, void *context, int context_kind, float *weights, float *scratch,
             ix sentences, ix beam, ix heads, ix width, ix depth, ix sources);
 
 #endif

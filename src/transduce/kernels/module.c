@@ -140,13 +140,13 @@ static PyObject *py_choose(PyObject *self, PyObject *const *arguments, Py_ssize_
 static PyObject *py_attend(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
     (void)self;
     ix a[MOST_ARGUMENTS];
-    if (!read_numbers(arguments, count, 15, a)) return NULL;
-    ix heads = a[11], width = a[12], sources = a[14];
+    if (!read_numbers(arguments, count, 16, a)) return NULL;
+    ix heads = a[12], width = a[13], sources = a[15];
     float *scratch = malloc(8 * (size_t)(sources + heads * width) * sizeof(float));
     if (!scratch) return PyErr_NoMemory();
     Py_BEGIN_ALLOW_THREADS;
-    attend(P(0), (int)a[1], P(2), (int)a[3], P(4), P(5), P(6), (int)a[7], P(8), scratch, a[9], a[10],
-           heads, width, a[13], sources);
+    attend(P(0), (int)a[1], P(2), (int)a[3], P(4), (int)a[5], P(6), P(7), (int)a[8], P(9), scratch,
+           a[10], a[11], heads, width, a[14], sources);
     Py_END_ALLOW_THREADS;
     free(scratch);
     Py_RETURN_NONE;

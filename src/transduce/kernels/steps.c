@@ -127,13 +127,15 @@ void choose(const float *scores, const float *norm, const float *best, const lon
 /* ------------------------------------------------------------------------------- attention */
 
 typedef struct {
-    const float *keys, *values, *penalty;
+    const void *keys, *values;
+    const float *penalty;
     int across;
     ix width, depth, sources;
 } Head;
 
 /* scores[k][s] of `count` queries of one head, queries (count, stride) */
-ALWAYS void score(const Head *head, const float *queries, ix stride, float *scores, const ix count) {
+ALWAYS void score(const Head *head, const int kind, const float *queries, ix stride, float *scores,
+                  const ix count) {
     ix sources = head->sources;
     if (head->across) {
         for (ix s = 0; s < sources; s += LANES) {
@@ -141,7 +143,7 @@ ALWAYS void score(const Head *head, const float *queries, ix stride, float *scor
             __m512 sums[TOGETHER];
             for (ix k = 0; k < count; k++) sums[k] = _mm512_setzero_ps();
             for (ix d = 0; d < head->width; d++) {
-                __m512 key = _mm512_maskz_loadu_ps(mask, head->keys + d * sources + s);
+                __m512 key = load(head->keys, kind, d * sources + s, mask);
                 for (ix k = 0; k < count; k++)
                     sums[k] = _mm512_fmadd_ps(key, _mm512_set1_ps(queries[k * stride + d]), sums[k]);
             }
@@ -155,7 +157,7 @@ ALWAYS void score(const Head *head, const float *queries, ix stride, float *scor
         for (ix k = 0; k < count; k++) sums[k] = _mm512_setzero_ps();
         for (ix d = 0; d < head->width; d += LANES) {
             __mmask16 mask = lanes(head->width - d);
-            __m512 key = _mm512_maskz_loadu_ps(mask, head->keys + s * head->width + d);
+            __m512 key = load(head->keys, kind, s * head->width + d, mask);
             for (ix k = 0; k < count; k++) {
                 __m512 query = _mm512_maskz_loadu_ps(mask, queries + k * stride + d);
                 sums[k] = _mm512_fmadd_ps(key, query, sums[k]);
@@ -191,14 +193,14 @@ static void soften(float *scores, const float *penalty, ix sources) {
 }
 
 /* context of `count` queries: probabilities (count, S) x values (S, depth) */
-ALWAYS void mix(const Head *head, const float *scores, void *context, int kind, ix stride,
-                const ix count) {
+ALWAYS void mix(const Head *head, const int memory_kind, const float *scores, void *context, int kind,
+                ix stride, const ix count) {
     for (ix d = 0; d < head->depth; d += LANES) {
         __mmask16 mask = lanes(head->depth - d);
         __m512 sums[TOGETHER];
         for (ix k = 0; k < count; k++) sums[k] = _mm512_setzero_ps();
         for (ix s = 0; s < head->sources; s++) {
-            __m512 value = _mm512_maskz_loadu_ps(mask, head->values + s * head->depth + d);
+            __m512 value = load(head->values, memory_kind, s * head->depth + d, mask);
             for (ix k = 0; k < count; k++) {
                 __m512 share = _mm512_set1_ps(scores[k * head->sources + s]);
                 sums[k] = _mm512_fmadd_ps(value, share, sums[k]);
@@ -219,17 +221,17 @@ static void average(float *weights, const float *scores, ix numbers, float share
     }
 }
 
-#define COUNT(count)                                       \
-    case count:                                            \
-        score(head, queries, stride, scores, count);       \
-        for (ix k = 0; k < count; k++)                     \
-            soften(scores + k * sources, head->penalty, sources); \
-        mix(head, scores, context, kind, out, count);      \
+#define COUNT(count)                                                 \
+    case count:                                                      \
+        score(head, memory_kind, queries, stride, scores, count);    \
+        for (ix k = 0; k < count; k++)                               \
+            soften(scores + k * sources, head->penalty, sources);    \
+        mix(head, memory_kind, scores, context, kind, out, count);   \
         return
 
 /* one head of one sentence, at most TOGETHER queries */
-static void ask(const Head *head, const float *queries, ix stride, float *scores, void *context,
-                int kind, ix out, ix count) {
+ALWAYS void ask(const Head *head, const int memory_kind, const float *queries, ix stride,
+                float *scores, void *context, int kind, ix out, ix count) {
     ix sources = head->sources;
     switch (count) {
         COUNT(1);
@@ -243,8 +245,8 @@ static void ask(const Head *head, const float *queries, ix stride, float *scores
     }
 }
 
-void attend(const void *queries, int kind, const float *keys, int across, const float *values,
-            const float *penalty, void *context, int context_kind, float *weights, float *scratch,
+void attend(const void *queries, int kind, const void *keys, int across, const void *values,
+            int memory_kind, const float *penalty, void *context, int context_kind, float *weights, float *scratch,
             ix sentences, ix beam, ix heads, ix width, ix depth, ix sources) {
     float *scores = scratch, *converted = scratch + TOGETHER * sources;
     ix whole = heads * width;
@@ -258,11 +260,15 @@ void attend(const void *queries, int kind, const float *keys, int across, const 
             }
             for (ix h = 0; h < heads; h++) {
                 ix index = b * heads + h;
-                Head head = {keys + index * width * sources, values + index * sources * depth,
+                Head head = {at(keys, memory_kind, index * width * sources),
+                             at(values, memory_kind, index * sources * depth),
                              penalty ? penalty + b * sources : NULL, across, width, depth, sources};
                 void *out = (void *)at(context, context_kind, (row * heads + h) * depth);
-                ask(&head, converted + h * width, whole, scores, out, context_kind, heads * depth,
-                    count);
+                const float *asked = converted + h * width;
+                if (memory_kind == BFLOAT16)
+                    ask(&head, BFLOAT16, asked, whole, scores, out, context_kind, heads * depth, count);
+                else
+                    ask(&head, FLOAT32, asked, whole, scores, out, context_kind, heads * depth, count);
                 average(weights + row * sources, scores, count * sources, 1.0f / (float)heads,
                         h == 0);
             }

@@ -95,9 +95,9 @@ def padding_penalty(mask: Tensor) -> Tensor | None:
 
 
 def for_steps(keys: Tensor, values: Tensor, training: bool) -> tuple[Tensor, Tensor]:
-    """In float32 for search on a CPU: the products of a step are so many and so small that bf16
-    kernels take several times as long."""
-    if training or keys.device.type != "cpu":
+    """In float32 for search on a CPU without kernels: the products of a step are so many and so
+    small that torch's in bf16 take several times as long."""
+    if training or keys.device.type != "cpu" or kernels.takes(keys):
         return keys, values
     return keys.float(), values.float()
 
@@ -106,7 +106,7 @@ def fused(query: Tensor, attended: Attended) -> bool:
     """Whether the kernel of `kernels` can answer: in search on a CPU, where nothing is learnt."""
     if not kernels.takes(query):
         return False
-    return attended.keys.dtype == torch.float32 == attended.values.dtype
+    return kernels.takes(attended.keys) and attended.keys.dtype == attended.values.dtype
 
 
 def ask(query: Tensor, attended: Attended) -> tuple[Tensor, Tensor]:
