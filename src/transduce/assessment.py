@@ -30,6 +30,7 @@ class Assessment:
     scores: list[Score]
     seconds: float  # of decoding
     speakers: list[str | None] | None = None  # of the N sources, where the corpus knows any
+    names: list[str] | None = None  # of the N sources, where they are recordings
 
     @property
     def hypotheses(self) -> list[str]:
@@ -43,6 +44,7 @@ class Assessment:
                 self.hypotheses,
                 self.references,
                 speakers=self.speakers,
+                names=self.names,
                 bootstrap=bootstrap,
             )
             for score in self.scores
@@ -63,6 +65,7 @@ class Trial:
     sources: list[str]
     references: list[list[str]]
     speakers: list[str | None] | None = None
+    names: list[str] | None = None
 
 
 def read_trial(
@@ -88,12 +91,13 @@ def read_trial(
             raise DataError(f"{example.file}:{example.line}: has no target to compare with")
         sources.append(example.source)
         targets.append(example.target)
-        speakers.append(getattr(example, "speaker", None))  # tables of sound files may have one
+        speakers.append(example.speaker)
     if not sources:
         raise DataError(f"{label}: holds no example")
     if not group:
         known = speakers if any(speakers) else None
-        return Trial(label, sources, [[target] for target in targets], known)
+        names = [Path(source).name for source in sources] if kind == "speech" else None
+        return Trial(label, sources, [[target] for target in targets], known, names)
     distinct, references = group_by_source(sources, targets)
     return Trial(label, distinct[:limit], references[:limit])
 
@@ -129,7 +133,14 @@ def assess(
         bootstrap=recipe.evaluation.bootstrap,
     )
     return Assessment(
-        trial.label, trial.sources, trial.references, outputs, scores, seconds, trial.speakers
+        trial.label,
+        trial.sources,
+        trial.references,
+        outputs,
+        scores,
+        seconds,
+        trial.speakers,
+        trial.names,
     )
 
 

@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transduce.assessment import Assessment, read_trial
 from transduce.errors import DataError, UsageError
 from transduce.evaluation.alignment import Edit, align, count, nearest
 from transduce.evaluation.errors_view import aligned_text, confusion_lines, heading
 from transduce.evaluation.metrics import compute
 from transduce.evaluation.recognition import recognition_errors
 from transduce.evaluation.report import ReportRow, write_report
+from transduce.output import Output
+from transduce.recipe import CorpusOptions
 
 REFERENCES = ["ENTER FOUR FIVE ONE", "YES", "RUBOUT T G J", "P I T T S", "HELP", "MAY SECOND"]
 OUTPUTS = ["ENTER FIVE NINE ONE", "YES", "RUBOUT T J", "P I T T S NINE", "", "MAY SECOND"]
@@ -51,6 +54,26 @@ def test_an_alignment_holds_both_texts_and_is_shortest(output: str, reference: s
     assert count(columns).edits == Levenshtein.distance(output, reference)
     for column in columns:
         assert (column.kind == "equal") == (column.reference == column.output)
+
+
+@pytest.mark.parametrize("column", ["speaker", "length"])
+def test_speakers_of_a_corpus_of_recordings_are_those_of_its_errors(
+    tmp_path: Path, column: str
+) -> None:
+    table = tmp_path / "test.tsv"
+    rows = zip(SPEAKERS, REFERENCES, strict=True)
+    lines = [f"{k}.wav\t{who}\t{text}" for k, (who, text) in enumerate(rows)]
+    table.write_text("\n".join([f"audio\t{column}\ttext", *lines]) + "\n")
+    trial = read_trial([CorpusOptions(table=str(table))], "speech")
+    assert [Path(source).name for source in trial.sources] == [f"{k}.wav" for k in range(6)]
+    found = Assessment(
+        trial.label, trial.sources, trial.references, [Output(text) for text in OUTPUTS],
+        compute(["wer"], OUTPUTS, trial.references, bootstrap=0), 1.0, trial.speakers,
+        trial.names,
+    ).errors(0)  # fmt: skip
+    rates = {row.name: row.n for row in found[0].speakers}
+    assert rates == ({"fash": 3, "mblb": 3} if column == "speaker" else {})
+    assert heading(found[0].utterances[2]).startswith("no. 3, 2.wav, ")
 
 
 def test_the_total_and_its_interval_are_those_of_the_score() -> None:

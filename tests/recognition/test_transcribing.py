@@ -58,12 +58,22 @@ def test_every_input_gives_its_transcript(tmp_path: Path, clock: Any, recording:
     reasons = [one.reason or "" for one in found]
     for reason, part in zip(
         reasons,
-        ["no speech found in 40.0 s", "not a sound file", "", "not a sound file", "does not exist",
+        ["no speech found in 40.0 s", "not a sound file", "", "the file is empty", "does not exist",
          "damaged after", "", "no speech found"],
         strict=True,
     ):  # fmt: skip
         assert (part in reason) if part else not reason
     assert not any(str(tmp_path) in reason for reason in reasons)  # the path is shown before it
+
+
+def test_a_wav_that_was_cut_short_is_told_and_read_to_its_end(
+    tmp_path: Path, clock: Any, recording: Any
+) -> None:
+    torn = recording(tmp_path / "torn.wav", (0.5, 1.5), seconds=3.0)
+    torn.write_bytes(torn.read_bytes()[: 44 + 2 * RATE * 2])  # its header still says 3 s
+    (found,) = transcripts(clock, [torn], rate=RATE)
+    assert found.text == "heard 2.0"
+    assert found.reason == "cut short: 32,000 bytes of its sound are missing"
 
 
 def test_no_more_is_held_than_the_window(tmp_path: Path, clock: Any, recording: Any) -> None:

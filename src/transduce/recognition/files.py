@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transduce.data.audio.files import SUFFIXES
 from transduce.errors import UsageError
-
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from transduce.data.audio.activity import Array
+from transduce.data.audio.files import missing_bytes, opened, said
 from transduce.errors import DataError
 
 BLOCK = 4.0  # seconds read at once
@@ -20,7 +21,7 @@ def sound_blocks(path: Path, rate: int) -> Iterator[Array]:
     Errors: DataError naming the file where it cannot be opened, holds nothing, or, on the way,
     where it is damaged or holds samples that are not numbers; what came before is good.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         if not len(file):
             raise DataError(f"{path}: holds no sound")
         stream = Resampled(file.samplerate, rate)
@@ -31,7 +32,7 @@ def sound_blocks(path: Path, rate: int) -> Iterator[Array]:
                 block = file.read(size, dtype="float32", always_2d=True)
             except (RuntimeError, OSError) as error:  # libsndfile's are RuntimeErrors
                 at = done / file.samplerate
-                raise DataError(f"{path}: damaged after {at:.1f} s: {_said(error)}") from None
+                raise DataError(f"{path}: damaged after {at:.1f} s: {said(error)}") from None
             if not np.isfinite(block).all():
                 at = (done + int(np.argmin(np.isfinite(block).all(axis=1)))) / file.samplerate
                 raise DataError(f"{path}: samples are not numbers (NaN or infinite) at {at:.1f} s")
@@ -45,6 +46,8 @@ def sound_blocks(path: Path, rate: int) -> Iterator[Array]:
         if done < len(file):
             seconds = done / file.samplerate, len(file) / file.samplerate
             raise DataError(f"{path}: cut short: {seconds[0]:.1f} of {seconds[1]:.1f} s")
+    if missing := missing_bytes(path):
+        raise DataError(f"{path}: cut short: {missing:,} bytes of its sound are missing")
 
 
 class Resampled:
@@ -62,21 +65,3 @@ class Resampled:
         if self._stream is None:
             return samples
         return np.asarray(self._stream.resample_chunk(samples, last=last), dtype=np.float32)
-
-
-def _opened(path: Path) -> Any:
-    import soundfile
-
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; a sound file is needed")
-    if not path.exists():
-        raise DataError(f"{path}: does not exist")
-    try:
-        return soundfile.SoundFile(str(path))
-    except (RuntimeError, TypeError, OSError) as error:
-        raise DataError(f"{path}: not a sound file that can be read: {_said(error)}") from None
-
-
-def _said(error: Exception) -> str:
-    """What libsndfile said, without the path, which it repeats."""
-    return str(getattr(error, "error_string", error)).strip().rstrip(".") or type(error).__name__

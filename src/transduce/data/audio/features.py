@@ -12,7 +12,7 @@ from transduce.data.audio.files import Waveform
 
 Frames: TypeAlias = npt.NDArray[np.float32]  # (S, F)
 
-_SCALE = 32768.0  # Kaldi's samples are 16-bit integers
+SCALE = 32768.0  # Kaldi's samples are 16-bit integers
 # A log energy below that of rounding to 16 bits says nothing; digital silence would be -16, far
 # from everything else, and decide mean and deviation alone.
 FLOOR = 0.0
@@ -41,7 +41,7 @@ def log_mel(wave: Waveform, options: Mel) -> Frames:
     from kaldi_native_fbank import OnlineFbank
 
     bank = OnlineFbank(kaldi_options(options))
-    bank.accept_waveform(options.rate, wave * np.float32(_SCALE))
+    bank.accept_waveform(options.rate, wave * np.float32(SCALE))
     bank.input_finished()
     count = bank.num_frames_ready
     frames = np.empty((count, options.bins), dtype=np.float32)

@@ -68,7 +68,7 @@ def parts(name: str) -> tuple[Path, float, float | None]:
 def look(name: str) -> Sound:
     """What a recording's header says. Errors: DataError, as `load`."""
     path, start, end = parts(name)
-    with _opened(path) as file:
+    with opened(path) as file:
         whole = len(file) / file.samplerate
         seconds = max(0.0, min(whole, math.inf if end is None else end) - start)
         return Sound(seconds, file.samplerate, file.channels, f"{file.format} {file.subtype}")
@@ -85,7 +85,7 @@ def load(
     times, or holds samples that are not numbers.
     """
     path, start, end = parts(name)
-    with _opened(path) as file:
+    with opened(path) as file:
         given = file.samplerate
         whole = len(file)
         first = round(start * given)
@@ -104,7 +104,7 @@ def load(
         raise DataError(
             f"{path}: cut short: {(first + len(samples)) / given:.2f} of {whole / given:.2f} s"
         )
-    missing = _missing_bytes(path) if end is None and wanted == whole_part else 0
+    missing = missing_bytes(path) if end is None and wanted == whole_part else 0
     if missing:
         raise DataError(f"{path}: cut short: {missing:,} bytes of its sound are missing")
     return resampled(samples, given * speed, rate, name), (last - first) / given
@@ -169,11 +169,12 @@ def _mono(file: Any, path: Path, first: int, wanted: int) -> npt.NDArray[np.floa
             blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
             left -= len(block)
     except (RuntimeError, OSError) as error:  # libsndfile's are RuntimeErrors
-        raise DataError(f"{path}: cannot be read to its end: {_said(error)}") from None
+        raise DataError(f"{path}: cannot be read to its end: {said(error)}") from None
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> Any:
+    """The file as a `soundfile.SoundFile`. Errors: DataError naming it, where it is none."""
     import soundfile
 
     try:
@@ -191,15 +192,15 @@ def _opened(path: Path) -> Any:
         # Bytes, since names need not be UTF-8; only Windows has names of characters.
         return soundfile.SoundFile(str(path) if os.name == "nt" else os.fsencode(path))
     except (RuntimeError, TypeError, OSError) as error:
-        raise DataError(f"{path}: not a sound file that can be read: {_said(error)}") from None
+        raise DataError(f"{path}: not a sound file that can be read: {said(error)}") from None
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """What libsndfile said, without the path, which it repeats."""
     return str(getattr(error, "error_string", error)).strip().rstrip(".") or type(error).__name__
 
 
-def _missing_bytes(path: Path) -> int:
+def missing_bytes(path: Path) -> int:
     """How many bytes a WAV file lacks of the sound that it announces; 0 for other files.
 
     libsndfile takes a file that was cut short for a shorter one.
