@@ -12,6 +12,7 @@ All take and give contiguous CPU tensors without gradients, float32 or bfloat16.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,13 @@ class FewRows:
         self.bias = None if bias is None else bias.detach().float().contiguous()
         self.scales = None if scales is None else scales.detach().float().contiguous()
         self.weight = layout(weight.detach())
+        self._point()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._point()  # a copy, or what was pickled, has weights of its own
+
+    def _point(self) -> None:
         self.addresses = (
             self.weight.data_ptr(),
             0 if self.scales is None else self.scales.data_ptr(),
@@ -111,9 +119,10 @@ def rescale(product: Tensor, scale: Tensor, bias: Tensor, dtype: torch.dtype) ->
     With `quantize` around a product in whole numbers, bit for bit what `FewRows` gives.
     """
     rows, outputs = product.shape
+    product = product.contiguous()  # kept until the kernel is done with it
     y = torch.empty(rows, outputs, dtype=dtype)
     _c.rescale(
-        product.contiguous().data_ptr(), scale.data_ptr(), bias.data_ptr(), y.data_ptr(),
+        product.data_ptr(), scale.data_ptr(), bias.data_ptr(), y.data_ptr(),
         _KINDS[dtype], rows, outputs,
     )  # fmt: skip
     return y
