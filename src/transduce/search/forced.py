@@ -11,6 +11,7 @@ import torch
 from transduce.data.batches import Row, collate
 from transduce.search.batching import evaluating, in_batches, in_windows, positions
 from transduce.search.interface import SearchModel
+from transduce.search.limits import memory_lengths
 
 Pair = tuple[Row, Sequence[int]]  # ids of source (or frames) and target, without BOS and EOS
 
@@ -75,9 +76,10 @@ def _force_batch(model: SearchModel, pairs: list[Pair], device: torch.device) ->
     gold = batch.target_output.unsqueeze(2)
     scores = log_probs.gather(2, gold).squeeze(2).float().numpy(force=True)
     weights = None if attention is None else attention.float().numpy(force=True)
+    widths = memory_lengths(model, batch.source_lengths).tolist()
     results = []
-    for b, (source, target) in enumerate(pairs):
-        rows, columns = positions(target), positions(source)
+    for b, (_, target) in enumerate(pairs):
+        rows, columns = positions(target), widths[b]
         token_scores: list[float] = scores[b, :rows].tolist()
         part = None if weights is None else weights[b, :rows, :columns].copy()
         results.append(Forced(sum(token_scores), token_scores, part))
