@@ -116,7 +116,15 @@ class Answering(ABC, Generic[Chosen]):
             source_tokens=source.tokens,
             attention=hypothesis.attention,
             reason=reason,
+            times=self._times(source, hypothesis),
         )
+
+    def _times(self, source: Source, hypothesis: Hypothesis) -> list[tuple[float, float]] | None:
+        """Seconds at which each token begins and ends."""
+        if hypothesis.spans is None or not isinstance(self.source, SpeechSide):
+            return None
+        seconds = self.source.seconds_of(len(source.ids))
+        return [(begin * seconds, end * seconds) for begin, end in hypothesis.spans.tolist()]
 
 
 def each(

@@ -27,6 +27,8 @@ class Output:
     source token and, last, the source's end symbol. `token_scores` are the T log-probabilities of
     the same rows. `score` is `log_prob` normalised by length (see `search` in the recipe).
     `reason` says why a text is empty or may be incomplete; it is None when all went well.
+    `times` are begin and end of each of `tokens`, seconds from the beginning of the sound, where
+    they were asked for (`search.times`) and the model has a CTC head.
     """
 
     text: str
@@ -38,6 +40,7 @@ class Output:
     attention: np.ndarray | None = field(default=None, repr=False, compare=False)
     n_best: list[Output] = field(default_factory=list, repr=False, compare=False)
     reason: str | None = None
+    times: list[tuple[float, float]] | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -78,6 +81,8 @@ class Output:
             "attention": None if self.attention is None else rounded(self.attention),
             "reason": self.reason,
         }
+        if self.times is not None:
+            fields["times"] = [[round(begin, 3), round(end, 3)] for begin, end in self.times]
         if self.n_best:
             fields["n_best"] = [
                 {

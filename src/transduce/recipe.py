@@ -192,6 +192,7 @@ class SearchOptions(Options):
     ctc_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     # candidates of each source token to choose among, once `transduce shortlist` made them; 0: all
     shortlist: Annotated[int, Field(ge=0)] = 0
+    times: bool = False  # of speech: also tell when each token is heard, by the model's CTC head
     replace_unknown: bool = False  # unknown target words become the source word attended most
     # padded source positions x beam decoded together, roughly; by default 60000 for speech
     batch_tokens: Positive = 4000

@@ -7,9 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast, overload
 
+import numpy as np
 import torch
 
 from transduce.answering import Answering, each, failed
+from transduce.data.batch import collate_source
 from transduce.data.sides import SourceSide, bins_of, load_sides
 from transduce.data.speech import SpeechSide
 from transduce.data.text import TextSide
@@ -39,6 +41,8 @@ from transduce.model.weights import load_weights
 from transduce.output import Output, Scored
 from transduce.recipe import Recipe, SearchOptions
 from transduce.recipe_files import search_from_dict
+from transduce.search.ctc.joint import CtcModel
+from transduce.search.ctc.times import timed
 from transduce.search.decode import decode
 from transduce.search.ensemble import Ensemble
 from transduce.search.forced import Forced, force_score
@@ -133,6 +137,8 @@ class Transducer(Answering[SearchOptions]):
         """The recipe's search options with some replaced; UsageError names a wrong one."""
         if not overrides:
             return self.recipe.search
+        if overrides.get("times") and not isinstance(self.source, SpeechSide):
+            raise UsageError("search.times: texts have no times; leave it out")
         tree = self.recipe.search.model_dump(mode="json") | overrides
         return search_from_dict(tree, where="search options")
 
@@ -147,13 +153,20 @@ class Transducer(Answering[SearchOptions]):
 
         def answer(part: list[Source]) -> list[list[Hypothesis]]:
             ids = [source.ids for source in part]
-            return list(decode(model, ids, options, device=self.device, window=len(ids)))
+            found = list(decode(model, ids, options, device=self.device, window=len(ids)))
+            return self._timed(ids, found) if options.times else found
 
         def fail(source: Source, message: str) -> list[Hypothesis]:
             failed(source, message)
             return []
 
         return each(sources, answer, fail)
+
+    def _timed(self, ids: list[Any], found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        """The same, with the times of tokens if there is a CTC head to say."""
+        if not self.model.has_ctc:
+            return found
+        return timed(cast(CtcModel, self.model), ids, found, device=self.device)
 
     def _searched(self, options: SearchOptions) -> SearchModel:
         """The model, or a view of it that chooses among shortlists."""
@@ -209,6 +222,20 @@ class Transducer(Answering[SearchOptions]):
             attention=forced.attention,
             reason=reason,
         )
+
+    def ctc_log_probs(self, sound: Input) -> np.ndarray | None:
+        """What CTC says at each position of the memory of one recording: (S', V), the blank first.
+
+        None where the model has no CTC head, or there is nothing to read in the recording.
+        """
+        (read,) = self._read([sound], self.recipe.search.max_source)
+        if not self.model.has_ctc or not len(read.ids):
+            return None
+        frames, lengths = collate_source([read.ids])
+        model = cast(CtcModel, self.model)
+        with torch.inference_mode():
+            log_probs = model.ctc_log_probs(model.encode(frames.to(self.device), lengths))
+        return log_probs[0].float().numpy(force=True)
 
     def _score(self, sources: Iterable[Input], targets: Iterable[Text]) -> Iterator[Scored]:
         pairs = in_pairs(sources, targets)

@@ -128,6 +128,16 @@ def test_times_follow_the_attention() -> None:
     ]  # fmt: skip
 
 
+def test_times_of_ctc_go_before_attention() -> None:
+    weights = np.full((6, 10), 0.1)
+    times = [(0.1, 0.2), (0.3, 0.4), (0.5, 0.6), (0.9, 1.0), (1.1, 2.5)]
+    output = Output("GO ON", tokens=list("GO ON"), attention=weights, times=times)
+    assert [(word.text, word.start, word.end) for word in word_times(output, 5.0, 2.0)] == [
+        ("GO", pytest.approx(5.1), pytest.approx(5.4)),
+        ("ON", pytest.approx(5.9), pytest.approx(7.0)),  # never after the sound
+    ]
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 30))
 def test_times_never_run_backwards(seed: int, count: int, columns: int) -> None:

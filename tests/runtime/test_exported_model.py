@@ -48,7 +48,7 @@ def model8(exported8: Path) -> ExportedModel:
 
 def known(model: Transducer, **options: Any) -> dict[str, Any]:
     """A model's search options but for those that the runtime's search has no use for."""
-    unused = ("shortlist", "refill", "ctc_weight")
+    unused = ("shortlist", "refill", "ctc_weight", "times")
     return {k: v for k, v in model.search_options(**options) if k not in unused}
 
 

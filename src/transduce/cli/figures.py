@@ -24,7 +24,7 @@ from transduce.cli.guard import guarded
 @guarded
 def attention(
     model: Model,
-    text: Annotated[str, typer.Argument(help="The input to decode.")],
+    text: Annotated[str, typer.Argument(help="The input to decode: a text, or a sound file.")],
     output: ImageFile = None,
     target: Annotated[
         str | None, typer.Option(help="Attend for this target, not the model's own.")
@@ -32,7 +32,9 @@ def attention(
     beam: Beam = None,
     device: Device = "auto",
 ) -> None:
-    """Draw where the model looked while it wrote its answer to TEXT."""
+    """Draw where the model looked while it wrote its answer to TEXT.
+
+    Of a sound file: spectrogram, attention and what CTC hears, in one picture."""
     from transduce.commands.figures import run_attention
 
     run_attention(model, text, output, target=target, beam=beam, device=device)

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from transduce.assessment import chosen_corpora, metric_names
 from transduce.commands.evaluate import Chosen, assess_with_bar, lengths_of, trial_for
 from transduce.commands.predict import load_models
 from transduce.commands.showing import console, table
+from transduce.data.audio.files import parts
+from transduce.data.speech import SpeechSide
 from transduce.errors import FolderError, UsageError
-from transduce.evaluation.figures import attention_png, attention_text, curves_png, lengths_png
+from transduce.evaluation.figures import (
+    Spikes,
+    attention_png,
+    attention_text,
+    curves_png,
+    lengths_png,
+    speech_png,
+)
 from transduce.folder import FIGURES, METRICS, open_folder
 from transduce.training.report import read_metrics
+
+if TYPE_CHECKING:
+    from transduce.transducer import Transducer
+
+LOWEST = 20.0  # Hz: where Kaldi's lowest filter begins
 
 
 def run_attention(
@@ -20,13 +36,15 @@ def run_attention(
 ) -> None:
     """Decode one input (or force a target on it) and draw its attention."""
     transducer = load_models(model, device, None)
-    search = {} if beam is None else {"beam": beam}
+    search: dict[str, Any] = {} if beam is None else {"beam": beam}
+    if isinstance(transducer.source, SpeechSide):
+        _draw_recording(transducer, text, output, target, search)
+        return
     out = transducer(text, **search) if target is None else transducer.attend(text, target)
     if out.attention is None:
         why = out.reason or "the model has no attention"
         raise UsageError(f"no attention to draw: {why}")
-    path = output or transducer.folders[0] / FIGURES / f"attention-{_slug(text)}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _place(transducer, output, text)
     attention_png(
         out.attention, out.columns, out.rows, path, token_scores=out.token_scores, title=out.text
     )
@@ -36,6 +54,46 @@ def run_attention(
         attention_text(out.attention, out.columns, out.rows, width=screen.width), markup=False
     )
     screen.print(f"figure: {path}", markup=False)
+
+
+def _draw_recording(
+    transducer: Transducer,
+    name: str,
+    output: Path | None,
+    target: str | None,
+    search: dict[str, Any],
+) -> None:
+    """Draw a recording: its spectrogram, where the decoder looked, and what CTC heard."""
+    side = transducer.source
+    assert isinstance(side, SpeechSide)
+    heard = side.hear(name, transducer.recipe.search.max_source)
+    if not len(heard.frames):
+        raise UsageError(f"{name}: nothing to draw: {heard.reason}")
+    out = transducer(name, **search) if target is None else transducer.attend(name, target)
+    log_probs = transducer.ctc_log_probs(name)
+    names = [transducer.target.tokens([label])[0] for label in range(transducer.target.size)]
+    path = _place(transducer, output, parts(name)[0].stem)
+    speech_png(
+        heard.frames,
+        side.seconds_of(len(heard.frames)),
+        path,
+        tokens=out.tokens,
+        attention=out.attention,
+        ctc=None if log_probs is None else Spikes(log_probs, names),
+        band=(LOWEST, side.options.rate / 2),
+        title=out.text or None,
+    )
+    screen = console()
+    if out.reason:
+        print(f"transduce: {name}: {out.reason}", file=sys.stderr)
+    screen.print(f"{out.text}   (score {out.score:.3f})", markup=False)
+    screen.print(f"figure: {path}", markup=False)
+
+
+def _place(transducer: Transducer, output: Path | None, name: str) -> Path:
+    path = output or transducer.folders[0] / FIGURES / f"attention-{_slug(name)}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def run_curves(model: Path, output: Path | None) -> None:

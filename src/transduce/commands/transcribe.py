@@ -69,6 +69,8 @@ def run_transcribe(request: Request, *, live: tuple[int, float] | None) -> None:
     recordings, notes = _recordings(request)
     places = destinations(recordings, request.out, SUFFIX[request.form]) if request.out else None
     model, rate, search = load_recognizer(request)
+    if request.form != "text":
+        search = {"times": True, **search}  # which cost another pass of the encoder
     for note in notes:
         print(f"transduce: {note}", file=sys.stderr)
     found = transcripts(

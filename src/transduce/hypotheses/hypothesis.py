@@ -19,6 +19,8 @@ class Hypothesis:
         (the source's EOS last), rows sum to 1; None where the model has no attention.
     finished: False if the model would have gone on beyond the longest target allowed.
     reason: why it is as it is, where a user would ask.
+    spans: (T - 1, 2) where each token begins and ends, as shares of the source from 0 to 1; None
+        where nobody asked, or nothing knows.
     """
 
     ids: list[int]
@@ -28,6 +30,7 @@ class Hypothesis:
     attention: np.ndarray | None = field(default=None, repr=False, compare=False)
     finished: bool = True
     reason: str | None = None
+    spans: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def empty(cls) -> Hypothesis:

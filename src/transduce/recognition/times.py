@@ -1,19 +1,22 @@
-"""When the words of an output are spoken, from where the model looked while it wrote them.
+"""When the words of an output are spoken: from the times of its tokens, or where the model looked.
 
-The attention of a recogniser runs along the sound, and so does an alignment by CTC, which outputs
-of CTC models have in its place. A word lasts from where most of the attention of its first token
-begins to where most of that of its last token ends.
+CTC says when tokens are heard (`Output.times`). The attention of a recogniser runs along the sound
+as well: without CTC a word lasts from where most of the attention of its first token begins to
+where most of that of its last token ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from transduce.output import Output
 from transduce.recognition.transcript import Word
+
+Edges: TypeAlias = NDArray[np.float64]
 
 MARK = "▁"  # SentencePiece's sign for the space before a word
 INSIDE = 0.8  # share of a token's attention that is taken for its time
@@ -22,18 +25,31 @@ INSIDE = 0.8  # share of a token's attention that is taken for its time
 def word_times(output: Output, start: float, seconds: float) -> list[Word]:
     """The words of an output for a sound that begins at `start` and lasts `seconds`.
 
-    Empty where there is no attention, or where the tokens are not the words of the text in order
-    (such as text that was put together from bytes). Times never run backwards nor overlap.
+    Empty where there are neither times nor attention, or where the tokens are not the words of the
+    text in order (such as text that was put together from bytes). Times never run backwards nor
+    overlap.
     """
     groups = word_tokens(output.text, output.tokens)
-    if output.attention is None or not groups or len(output.attention) < len(output.tokens):
+    spans = _seconds(output, seconds)
+    if spans is None or len(spans[0]) < len(output.tokens):
         return []
-    begins, ends = _spans(output.attention)
+    begins, ends = spans
     words: list[Word] = []
     for text, tokens in groups:
-        first, last = begins[tokens[0]], ends[tokens[-1]]
-        words.append(Word(text, start + first * seconds, start + max(first, last) * seconds))
+        first, last = min(begins[tokens[0]], seconds), min(ends[tokens[-1]], seconds)
+        words.append(Word(text, start + first, start + max(first, last)))
     return _in_order(words)
+
+
+def _seconds(output: Output, seconds: float) -> tuple[Edges, Edges] | None:
+    """Begin and end of each token, (T,) seconds from the beginning of the sound."""
+    if output.times is not None:
+        times = np.asarray(output.times, dtype=np.float64).reshape(-1, 2)
+        return times[:, 0], times[:, 1]
+    if output.attention is None:
+        return None
+    begins, ends = _spans(output.attention)
+    return begins * seconds, ends * seconds
 
 
 def word_tokens(text: str, tokens: Sequence[str]) -> list[tuple[str, list[int]]]:
@@ -70,7 +86,7 @@ def _grouped(
     return groups
 
 
-def _spans(attention: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _spans(attention: ArrayLike) -> tuple[Edges, Edges]:
     """(T, S) weights -> begin and end of each row's middle 80 %, as shares of the sound: (T,)."""
     weights = np.asarray(attention, dtype=np.float64)
     total = np.cumsum(weights, axis=1)

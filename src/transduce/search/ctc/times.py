@@ -1,80 +1,75 @@
-"""When each word was said: tokens on frames made words with seconds."""
+"""When each token of a target was heard: what CTC says of targets that some search found."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from transduce.search.batching import evaluating
-from transduce.search.ctc.align import Alignment, align
+from transduce.data.batches import Row, collate_source
+from transduce.hypotheses.hypothesis import Hypothesis
+from transduce.search.batching import evaluating, in_batches, in_windows
+from transduce.search.ctc.align import align
 from transduce.search.ctc.joint import CtcModel
 from transduce.search.ctc.prefix import Frames
 from transduce.search.limits import memory_lengths
 
+Found = tuple[Row, list[Hypothesis]]  # a source, and the hypotheses of it
 
-class TimedWord(NamedTuple):
-    """A word as the target has it, and from when to when it is said, in seconds."""
 
-    text: str
-    start: float
-    end: float
+def timed(
+    model: CtcModel,
+    sources: Sequence[Row],
+    found: Sequence[list[Hypothesis]],
+    *,
+    device: torch.device | str = "cpu",
+    batch_tokens: int = 60_000,
+) -> list[list[Hypothesis]]:
+    """The same hypotheses of each source, with `spans`: the best path of CTC for them (Viterbi).
+
+    They stay as they are where a target is longer than CTC can write it. The sources are encoded
+    again, at most `batch_tokens` padded positions at a time.
+    """
+
+    def answer(batch: list[Found]) -> list[list[Hypothesis]]:
+        with evaluating(model):
+            return _time_batch(model, batch, torch.device(device))
+
+    def width(item: Found) -> int:
+        return len(item[0])
+
+    def answer_window(items: list[Found]) -> list[list[Hypothesis]]:
+        return in_batches(items, answer, width, batch_tokens)
+
+    pairs = list(zip(sources, found, strict=True))
+    return list(in_windows(pairs, answer_window, width, max(1, len(pairs))))
 
 
 @torch.inference_mode()
-def aligned(
-    model: CtcModel, source: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]]
-) -> list[Alignment | None]:
-    """Where a model's CTC head hears each token of one given target per sentence.
+def _time_batch(
+    model: CtcModel, batch: list[Found], device: torch.device
+) -> list[list[Hypothesis]]:
+    rows = [row for row, (_, found) in enumerate(batch) for h in found if h.ids]
+    if not rows:
+        return [found for _, found in batch]
+    source, lengths = collate_source([source for source, _ in batch])
+    source = source.to(device)
+    frames = Frames.of(
+        model.ctc_log_probs(model.encode(source, lengths)), memory_lengths(model, lengths)
+    )
+    targets = [h.ids for _, found in batch for h in found if h.ids]
+    paths = iter(align(frames, rows, targets))
+    widths: list[int] = frames.lengths.tolist()
 
-    source and lengths as for `encode`; targets: B lists of ids. None where a target is longer than
-    the sound allows.
-    """
-    with evaluating(model):
-        log_probs = model.ctc_log_probs(model.encode(source, lengths))
-    return align(Frames.of(log_probs, memory_lengths(model, lengths)), range(len(targets)), targets)
+    def with_spans(hypothesis: Hypothesis, width: int) -> Hypothesis:
+        path = next(paths) if hypothesis.ids else None
+        if path is None:
+            return hypothesis
+        return replace(hypothesis, spans=np.stack([path.starts, path.ends], axis=1) / width)
 
-
-def attention_spans(attention: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and ends (T,) of tokens by a decoder's attention (T + 1, S): the frame most attended,
-    and never before that of the token before it."""
-    if not attention.shape[1]:
-        nowhere = np.zeros(len(attention) - 1, dtype=np.int64)
-        return nowhere, nowhere
-    starts = np.maximum.accumulate(attention[:-1].argmax(axis=1))
-    return starts, starts + 1
-
-
-def word_times(
-    ids: Sequence[int],
-    decode: Callable[[Sequence[int]], str],
-    starts: Sequence[int] | np.ndarray,
-    ends: Sequence[int] | np.ndarray,
-    shift: float,
-    offset: float = 0.0,
-) -> list[TimedWord]:
-    """The words of a target with their times, as many and in the order as its text has them.
-
-    ids: T tokens; decode: ids to text, a target side's; starts, ends: (T,) frames. shift: seconds
-    from one memory position to the next; offset: seconds at which the first one begins. A token
-    belongs to the word that it adds characters to; one that adds none (a space) has no say.
-    """
-    words = decode(ids).split()
-    spans: list[tuple[int, int] | None] = [None] * len(words)
-    before = ""
-    for t in range(len(ids) if words else 0):
-        text = decode(ids[: t + 1]).strip()
-        if text == before:
-            continue
-        before, number = text, min(len(text.split()), len(words)) - 1
-        start, end = int(starts[t]), int(ends[t])
-        known = spans[number]
-        spans[number] = (start, end) if known is None else (known[0], max(known[1], end))
-    timed, last = [], 0
-    for word, span in zip(words, spans, strict=True):
-        start, last = span or (last, last)  # a word between others' tokens: where those meet
-        timed.append(TimedWord(word, offset + start * shift, offset + last * shift))
-    return timed
+    return [
+        [with_spans(hypothesis, width) for hypothesis in found]
+        for (_, found), width in zip(batch, widths, strict=True)
+    ]
