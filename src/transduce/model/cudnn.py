@@ -20,10 +20,10 @@ def run_whole(rnn: nn.RNNBase, x: Tensor | PackedSequence, first: First = None) 
     thousands of tokens vanish in fp16. So the weights also stay where they are, in the one block of
     memory that cuDNN reads.
     """
-    device = rnn.weight_ih_l0.device.type
+    weight = rnn.get_parameter("weight_ih_l0")
+    device, dtype = weight.device.type, weight.dtype  # the inference form's may be bf16
     if device != "cuda":
         return rnn(x, first)
-    dtype = rnn.weight_ih_l0.dtype  # the inference form's may be bf16
     if isinstance(first, Tensor):
         first = first.to(dtype).contiguous()
     elif first is not None:
