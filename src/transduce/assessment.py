@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from transduce.data.audio.files import parts
 from transduce.data.corpus import Example, open_corpora
 from transduce.errors import DataError, UsageError
 from transduce.evaluation.metrics import Score, compute, group_by_source, metric
@@ -78,7 +79,8 @@ def read_trial(
     """The examples of some corpora; with `group`, equal sources become one with several references.
 
     `kind` is that of the source, text or speech, as in `data.corpus.open_corpora`.
-    Errors: DataError when there is none, or one has no target.
+    Errors: DataError when there is none, or one has no target or is a recording whose file is
+    missing.
     """
     opened = open_corpora(list(corpora), kind)
     label = " + ".join(corpus.label for corpus in opened)
@@ -89,6 +91,8 @@ def read_trial(
     for example in examples if group else islice(examples, limit):
         if example.target is None:
             raise DataError(f"{example.file}:{example.line}: has no target to compare with")
+        if kind == "speech":
+            _must_be_there(example)
         sources.append(example.source)
         targets.append(example.target)
         speakers.append(example.speaker)
@@ -100,6 +104,16 @@ def read_trial(
         return Trial(label, sources, [[target] for target in targets], known, names)
     distinct, references = group_by_source(sources, targets)
     return Trial(label, distinct[:limit], references[:limit])
+
+
+def _must_be_there(example: Example) -> None:
+    """A recording that is missing is no error of the model's. Errors: DataError naming the row."""
+    where = f"{example.file}:{example.line}"
+    if not example.source.strip():
+        raise DataError(f"{where}: names no recording")
+    path, _, _ = parts(example.source)
+    if not path.exists():
+        raise DataError(f"{where}: {path}: does not exist")
 
 
 def assess(

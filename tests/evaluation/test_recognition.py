@@ -64,6 +64,10 @@ def test_speakers_of_a_corpus_of_recordings_are_those_of_its_errors(
     rows = zip(SPEAKERS, REFERENCES, strict=True)
     lines = [f"{k}.wav\t{who}\t{text}" for k, (who, text) in enumerate(rows)]
     table.write_text("\n".join([f"audio\t{column}\ttext", *lines]) + "\n")
+    with pytest.raises(DataError, match=r"test\.tsv:2: .*0\.wav: does not exist"):
+        read_trial([CorpusOptions(table=str(table))], "speech")
+    for k in range(6):
+        (tmp_path / f"{k}.wav").touch()
     trial = read_trial([CorpusOptions(table=str(table))], "speech")
     assert [Path(source).name for source in trial.sources] == [f"{k}.wav" for k in range(6)]
     found = Assessment(

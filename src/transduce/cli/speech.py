@@ -77,6 +77,10 @@ def transcribe(
     With a model for pronunciation: lines of text in, as predict."""
     from transduce.commands.searching import SearchChoice
     from transduce.commands.transcribe import Request, run_transcribe
+    from transduce.errors import UsageError
+
+    if rate is not None and not stream:
+        raise UsageError("--rate is of --stream; a sound file says its own")
 
     run_transcribe(
         Request(

@@ -68,6 +68,8 @@ def run_transcribe(request: Request, *, live: tuple[int, float] | None) -> None:
         return
     recordings, notes = _recordings(request)
     places = destinations(recordings, request.out, SUFFIX[request.form]) if request.out else None
+    if request.out is not None:
+        _make(request.out)
     model, rate, search = load_recognizer(request)
     if request.form != "text":
         search = {"times": True, **search}  # which cost another pass of the encoder
@@ -127,6 +129,15 @@ def _recordings(request: Request) -> tuple[list[Named], list[str]]:
             f"{len(recordings)} recordings cannot share one .{request.form}: name a folder, --out"
         )
     return recordings, notes
+
+
+def _make(folder: Path) -> None:
+    """The folder of `--out`, before minutes of work for it. Errors: UsageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "is no folder" if isinstance(error, FileExistsError) else error.strerror
+        raise UsageError(f"--out {folder}: {reason}") from None
 
 
 def _told(found: Iterator[Transcript]) -> Iterator[Transcript]:

@@ -197,7 +197,8 @@ def opened(path: Path) -> Any:
 
 def said(error: Exception) -> str:
     """What libsndfile said, without the path, which it repeats."""
-    return str(getattr(error, "error_string", error)).strip().rstrip(".") or type(error).__name__
+    told = str(getattr(error, "error_string", error)).strip().removeprefix("Error : ").rstrip(".")
+    return told or type(error).__name__
 
 
 def missing_bytes(path: Path) -> int:
