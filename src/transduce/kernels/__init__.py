@@ -149,8 +149,12 @@ def lstm_cell(
     return hidden, after
 
 
-def lstm_sequence(weights: FewRows, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """An LSTM layer from an empty state over T positions: hidden (T, N, D), last cell (N, D).
+def lstm_sequence(
+    weights: FewRows, inputs: Tensor, before: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """An LSTM layer over T positions: hidden (T, N, D), last cell (N, D).
+
+    before: hidden and cell (N, D) that it begins with; zeros if None.
 
     inputs (T, N, 4 D): what the inputs say to the gates, as in `lstm_cell`, biases included.
     weights: those of the hidden state, without a bias.
@@ -158,8 +162,9 @@ def lstm_sequence(weights: FewRows, inputs: Tensor) -> tuple[Tensor, Tensor]:
     positions, rows, gates = inputs.shape
     inputs = inputs.contiguous()
     hidden = torch.empty(positions + 1, rows, gates // 4, dtype=inputs.dtype)
-    hidden[0] = 0
-    cell = torch.zeros(rows, gates // 4)
+    hidden[0] = 0 if before is None else before[0]
+    # It is written to, so what was given is copied.
+    cell = torch.zeros(rows, gates // 4) if before is None else before[1].float().clone()
     room = torch.empty(rows, gates, dtype=inputs.dtype)
     _c.lstm_sequence(
         *weights.addresses[:2], inputs.data_ptr(), _KINDS[inputs.dtype], hidden.data_ptr(),

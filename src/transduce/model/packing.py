@@ -302,10 +302,14 @@ class PackedSequence:
         able = dtype == torch.bfloat16 and _can_pack(inner.device, dtype)
         return able and layer.kind == "lstm" and FewRows.fits(layer.rnn.hidden_size)
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, LayerState]:
-        """x (N, T, D), N <= FEW -> outputs (N, T, size) and the end state, from an empty one."""
+    def __call__(self, x: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState]:
+        """x (N, T, D), N <= FEW -> outputs (N, T, size) and the end state, from `state`."""
         of_input = self.of_input(x.transpose(0, 1))
-        hidden, cell = kernels.lstm_sequence(self.of_hidden, of_input)
+        before = None
+        if state is not None:
+            assert state.cell is not None
+            before = state.hidden, state.cell
+        hidden, cell = kernels.lstm_sequence(self.of_hidden, of_input, before)
         return hidden.transpose(0, 1), LayerState(hidden[-1], cell)
 
 
