@@ -99,6 +99,7 @@ def test_mistakes_get_a_message(run: Run, folder: Path, tmp_path: Path) -> None:
         (["--stream", "--format", "srt"], 2, "--stream reads standard input"),
         ([tmp_path / "none"], 2, "holds no sound file"),
         ([folder / "x.wav", folder / "y.wav"], 1, "none of 2 can be read"),
+        (["no name of a file " * 300, folder / "y.wav"], 1, "File name too long"),
     ):
         found, _, err = run(*arguments)
         assert found == code and told in err and "Traceback" not in err, err

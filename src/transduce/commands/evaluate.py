@@ -215,7 +215,8 @@ def _write_report(
         f"{name} on {assessment.label}",
         assessment.scores,
         rows,
-        by_length=lengths_of(model, assessment),
+        # Outputs of speech do not know how long their sources were.
+        by_length=[] if model.recipe.source.kind == "speech" else lengths_of(model, assessment),
         comparisons=comparisons,
         details={
             "model": f"{name} ({model.task}, {model.parameters:,} parameters)",

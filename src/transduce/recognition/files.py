@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ def expanded(names: Iterable[str]) -> tuple[list[Named], list[str]]:
     notes: list[str] = []
     for name in names:
         path = Path(name)
-        if not path.is_dir():
+        if not os.path.isdir(path):  # Path's own raises for names that cannot be
             found.append(Named(path))
             continue
         inside = sorted(file for file in path.rglob("*") if _shown(file.relative_to(path), file))
