@@ -15,7 +15,7 @@ setup(
             depends=[f"{FOLDER}/{name}.h" for name in ("kernels", "simd")],
             define_macros=[("Py_LIMITED_API", "0x030A0000")],
             py_limited_api=True,  # one build for every Python
-            extra_compile_args=["-O3"],
+            extra_compile_args=["-O3", "-g0"],
             optional=True,
         )
     ],

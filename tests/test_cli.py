@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import pytest
 from transduce import __version__
 from transduce.cli import app
 from transduce.cli.guard import BROKEN_PIPE
+
+from .conftest import make_folder
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -384,6 +387,40 @@ def test_inspect_a_model(run: Run, untrained: Path) -> None:
 
     assert facts["parameters"]["total"] == load(untrained).parameters
     assert facts["recipe"]["search"]["beam"] == 2
+
+
+@pytest.mark.parametrize("part", [{"ctc": {"weight": 1.0}}, {"transducer": {"size": 8}}])
+def test_models_without_a_decoder_are_shown_and_answer(run: Run, tmp_path: Path, part) -> None:
+    model = make_folder(tmp_path / "model", seed=1, **part)
+    code, out, err = run("inspect", model, "--json")
+    assert code == 0, err
+    assert ("bf16" in json.loads(out)["precision"]["distance"]) == ("ctc" in part)
+    assert run("predict", model, stdin=b"cat\nact\n")[0] == 0
+
+
+def test_models_of_ctc_alone_score_and_are_ensembles(
+    run: Run, untrained: Path, tmp_path: Path
+) -> None:
+    one, other = (
+        make_folder(tmp_path / f"{seed}", seed=seed, ctc={"weight": 1.0}) for seed in (1, 2)
+    )
+    code, out, err = run("score", one, stdin=b"cat\tK AE T\ntack\tT\na\tK AE T\n")
+    scores = [float(line) for line in lines_of(out)]
+    assert code == 0 and all(score < 0 for score in scores), err
+    assert scores[2] == -math.inf  # two positions cannot say three tokens
+    code, out, err = run("predict", f"{one},{other}", stdin=b"cat\nact\n")
+    assert code == 0 and len(lines_of(out)) == 2, err
+    assert (
+        run("predict", f"{one},{one}", stdin=b"tack\n")[1]
+        == run("predict", one, stdin=b"tack\n")[1]
+    )
+    transducer = make_folder(tmp_path / "transducer", seed=1, transducer={"size": 8})
+    for names, why in (
+        (f"{one},{untrained}", "all have a decoder"),
+        (f"{transducer},{transducer}", "a transducer cannot be in an ensemble"),
+    ):
+        code, _, err = run("predict", names, stdin=b"cat\n")
+        assert code == 2 and why in err
 
 
 @pytest.mark.usefixtures("fast_in_bf16")

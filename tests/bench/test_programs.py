@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import common
+import numpy as np
 import pytest
 import reference
 from decoding import forced, usable
@@ -41,7 +42,7 @@ def test_every_program_says_what_it_takes(
 
 
 def test_there_are_programs() -> None:
-    expected = "train_speed decode_speed latency memory scaling peers".split()
+    expected = "train_speed decode_speed latency memory scaling peers speech".split()
     assert {f"{name}.py" for name in expected} <= set(PROGRAMS)
 
 
@@ -64,6 +65,39 @@ def test_decoding_speed_of_a_model_folder(
         (beam, how) for beam in "12" for how in ("batches of 64", "bulk", "bulk, refilled")
     }
     assert all(len(row["rounds"]) == 2 and row["median"] > 0 and row["limit"] > 0 for row in rows)
+
+
+SMALL = (
+    "model.embedding=8 model.encoder.layers=2 model.encoder.size=16 model.decoder.size=8 "
+    "model.subsampling.channels=4 source.bins=20 source.augment.frequency_width=2"
+).split()
+
+
+def test_speech_is_measured_whole_and_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(common, "probe", lambda threads, dtype="fp32": 100.0)
+    told = "--recordings 2 --precisions fp32 --runs 1 --beam 1 --json".split()
+    run(monkeypatch, "speech.py", "--random", *told, tmp_path / "a.json", "--set", *SMALL)
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert [row["label"][0] for row in rows] == [
+        "features", "one by one", "together", "stream, computing",
+    ]  # fmt: skip
+    assert all(row["median"] > 0 and row["left_out"] is None for row in rows)
+    assert "x real time" in capsys.readouterr().out
+
+
+def test_a_first_word_is_late_by_waiting_and_by_computing() -> None:
+    from worker_speech import Clock
+
+    wave, times = list(range(10)), []
+    clock = Clock(wave, 2, 1.0)  # two samples a second, in chunks of a second
+    for chunk in clock.chunks():
+        assert len(chunk) == 2
+        times.append(clock.now())
+        clock._at += 1.5 if len(times) == 1 else 0.0  # thinks longer than the next one lasts
+    assert np.allclose(times, [1.0, 2.5, 3.0, 4.0, 5.0], atol=0.3)
+    assert times == sorted(times)
 
 
 def test_training_speed_runs_the_real_training(

@@ -19,9 +19,10 @@ from torch import Tensor
 
 import transduce
 from transduce.model import Seq2Seq
+from transduce.model.packing import pack
 from transduce.recipe import Recipe, SearchOptions, TrainingOptions
 from transduce.recipe_files import dump_recipe
-from transduce.search.decode import decode
+from transduce.search.decode import decode, decode_batch, force_score
 from transduce.training.loop import train
 from transduce.training.losses import sequence_loss
 from transduce.training.precision import has_bf16
@@ -124,6 +125,24 @@ def test_decoding_finds_what_the_processor_finds(
         if ours[0].ids == theirs[0].ids and theirs[0].attention is not None:
             assert ours[0].attention == pytest.approx(theirs[0].attention, abs=1e-3)
     assert same >= 0.97 * len(ROWS)
+
+
+@every_model
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_inference_form_scores_as_the_processor_does(
+    name: str, precision: Any, device: torch.device
+) -> None:
+    if precision == "bf16" and not has_bf16(device):
+        pytest.skip("needs bf16")
+    model = make_model(name).eval()
+    expected = force_score(model, ROWS, ROWS[::-1])
+    packed = pack(copy.deepcopy(model).to(device), precision)
+    with exact():
+        found = force_score(packed, ROWS, ROWS[::-1], device=device)
+    within = 1e-3 if precision == "fp32" else 0.05  # of a token
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.token_scores == pytest.approx(theirs.token_scores, abs=within)
+    assert decode_batch(packed, ROWS[:9], SearchOptions(beam=2), device=device)
 
 
 # ----------------------------------------------------------------------------------- an update

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -167,6 +169,16 @@ def test_attention_is_a_softmax_of_scores(
     expected = torch.softmax(split @ keys + penalty[:, None, None], dim=-1)
     assert torch.allclose(weights, expected.mean(dim=1), atol=1e-5)
     assert close(context, (expected @ values).transpose(1, 2).flatten(2), dtype)
+
+
+def test_a_copy_of_a_product_has_weights_of_its_own() -> None:
+    """Else it would read memory that was freed with the first."""
+    weight, x = torch.randn(40, 24).bfloat16(), torch.randn(3, 24)
+    product = FewRows(weight, torch.randn(40), None)
+    for same in (copy.deepcopy(product), pickle.loads(pickle.dumps(product))):
+        assert not set(same.addresses) & {product.weight.data_ptr(), product.addresses[2]}
+        assert same.addresses[0] == same.weight.data_ptr()
+        assert torch.equal(same(x, torch.float32), product(x, torch.float32))
 
 
 def test_what_kernels_are_not_for_is_left_to_torch() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from torch import nn
 
 from transduce import kernels
 from transduce.errors import UsageError
-from transduce.model import Seq2Seq, build_model, inference
+from transduce.model import Seq2Seq, build_model, inference, packing
 from transduce.model.inference import settle
 from transduce.model.output import OutputLayer
 from transduce.model.packing import (
@@ -186,6 +189,33 @@ def test_a_packed_product_takes_any_leading_shape() -> None:
     for shape in ((5,), (3, 5), (2, 3, 5), (0, 5)):
         x = torch.randn(shape)
         torch.testing.assert_close(product(x), torch.nn.functional.linear(x, weight, bias))
+
+
+@precisions
+@pytest.mark.parametrize("rows", [1, 200])
+def test_threads_may_ask_a_new_product_at_once(precision, rows, monkeypatch) -> None:
+    """Its weights are laid out when they are first needed, once, and let go of then."""
+
+    class Slowly(packing.FewRows):
+        def __init__(self, *given: Any) -> None:
+            made.append(1)
+            time.sleep(0.02)  # another thread comes meanwhile
+            super().__init__(*given)
+
+    made: list[int] = []
+    monkeypatch.setattr(packing, "FewRows", Slowly)
+    kept = RowQuantized if precision == "int8" else PackedLinear
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    for _ in range(5):
+        product, x = kept(torch.randn(64, 48), None, dtype), torch.randn(rows, 48).to(dtype)
+        with torch.inference_mode(), ThreadPoolExecutor(4) as threads:
+            other = kept(torch.randn(64, 48), None, dtype)
+            other(torch.randn(200 if rows == 1 else 1, 48).to(dtype))
+            for one in (product, other):
+                made.clear()
+                found = list(threads.map(one, [x] * 4))
+                assert len(made) <= 1
+                assert all(torch.equal(answer, found[0]) for answer in found)
 
 
 @precisions

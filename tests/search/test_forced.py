@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transduce.recipe import SearchOptions
-from transduce.search import Ensemble, decode, force_score, force_stream
+from transduce.model import Seq2Seq, build_model
+from transduce.recipe import ModelOptions, SearchOptions
+from transduce.search import Ensemble, decode, decode_batch, force_score, force_stream
 
 IDS = st.lists(st.integers(3, 10), min_size=1, max_size=8)
 KINDS = [
@@ -83,3 +84,41 @@ def test_ensembles_score_too(tiny) -> None:
     mean = torch.tensor([first, second]).exp().mean(dim=0).log().tolist()
     assert scores == pytest.approx(mean, abs=1e-5)
     np.testing.assert_allclose(attention, (one_attention + other_attention) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("decoder", [True, False])
+def test_speech_is_scored_alike_alone_and_beside_others(decoder) -> None:
+    """By the decoder, or by CTC where that is all there is; attention is over the memory."""
+    model = of_speech(decoder)
+    rng = np.random.default_rng(4)
+    sources = [rng.normal(size=(n, 6)).astype(np.float32) for n in (23, 9, 40)]
+    targets = [[4, 4, 7], [], [5]]
+    together = force_score(model, sources, targets)
+    for source, target, scored in zip(sources, targets, together, strict=True):
+        (alone,) = force_score(model, [source], [target])
+        assert len(scored.token_scores) == len(target) + 1
+        assert scored.log_prob == pytest.approx(alone.log_prob, abs=1e-4)
+        assert scored.attention.shape == (len(target) + 1, (len(source) + 3) // 4)
+        np.testing.assert_allclose(scored.attention, alone.attention, atol=1e-4)
+
+
+def test_ctc_alone_scores_what_its_search_finds() -> None:
+    model = of_speech(decoder=False)
+    source = np.random.default_rng(5).normal(size=(40, 6)).astype(np.float32)
+    found = decode_batch(model, [source], SearchOptions(beam=4, n_best=4))[0]
+    scored = force_score(model, [source] * len(found), [h.ids for h in found])
+    assert len(found) == 4
+    assert [h.log_prob for h in found] == pytest.approx([s.log_prob for s in scored], abs=1e-4)
+    (impossible,) = force_score(model, [source[:4]], [[4, 5]])  # one position cannot say both
+    assert impossible.log_prob == -math.inf and len(impossible.token_scores) == 3
+
+
+def of_speech(decoder: bool) -> Seq2Seq:
+    tree = {
+        "encoder": {"size": 8},
+        "decoder": {"size": 8, "attention": {"heads": 2}},
+        "ctc": {"weight": 0.3 if decoder else 1.0},
+        "init": {"kind": "uniform", "scale": 0.5},
+    }
+    torch.manual_seed(2)
+    return build_model(ModelOptions.model_validate(tree), 0, 9, 6).eval()

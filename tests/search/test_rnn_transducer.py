@@ -142,6 +142,16 @@ def test_the_answer_does_not_depend_on_the_batch(beam) -> None:
             np.testing.assert_array_equal(one.attention, other.attention)
 
 
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_model_that_answers_nan_still_answers(beam) -> None:
+    toy = Toy(0)
+    toy.table[:] = math.nan
+    found = run(toy, [[5] * 4, [3]], SearchOptions(beam=beam, n_best=beam))
+    for hypotheses, frames in zip(found, (4, 1), strict=True):
+        assert [(h.ids, h.finished) for h in hypotheses] == [([], False)]
+        assert hypotheses[0].attention.shape == (1, frames)
+
+
 def test_silence_is_empty_and_chatter_ends() -> None:
     toy = Toy(0)
     toy.table[:] = torch.tensor([0.0, -math.inf, -math.inf, -9.0, -9.0]).log_softmax(dim=0)

@@ -57,7 +57,8 @@ def transcribe(
         bool, typer.Option("--stream", help="Raw 16-bit samples on standard input, text at once.")
     ] = False,
     rate: Annotated[
-        int | None, typer.Option(min=1000, help="Of --stream: samples a second (default: 16000).")
+        int | None,
+        typer.Option(min=1000, max=384_000, help="Of --stream: samples a second (16000)."),
     ] = None,
     every: Annotated[
         float, typer.Option(min=0.02, help="Of --stream: seconds between two partial texts.")

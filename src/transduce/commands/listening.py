@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
+from types import FrameType
 from typing import Any, TextIO
 
 import numpy as np
@@ -36,16 +39,28 @@ def run_listen(
             "--stream reads samples from standard input, such as those of\n"
             f"  arecord -t raw -f S16_LE -c 1 -r {given} | transduce transcribe MODEL --stream"
         )
-    chunks = _until_interrupted(pcm_chunks(sys.stdin.buffer, given, rate))
     show = JsonScreen(sys.stdout) if json else TextScreen(sys.stdout)
-    for line in listen(
-        chunks, listener_for(model, rate, search), rate=rate, cutting=cutting, every=every
-    ):
-        show.line(line)
+    listener = listener_for(model, rate, search)
+    with UntilInterrupted(pcm_chunks(sys.stdin.buffer, given, rate)) as chunks:
+        for line in listen(chunks, listener, rate=rate, cutting=cutting, every=every):
+            show.line(line)
 
 
 def listener_for(model: Recognizer, rate: int, search: dict[str, Any]) -> Listener:
-    """What hears for a model: it decodes each utterance again as it grows."""
+    """What hears for a model: frame by frame, or, where the model must know an utterance's end, by
+    decoding it again as it grows, which is told on stderr."""
+    from transduce import streaming
+    from transduce.transducer import Transducer
+
+    if isinstance(model, Transducer):
+        reason = streaming.waits_for_the_end(model)
+        if reason is None:
+            return streaming.listener(model, **search)
+        print(
+            f"transduce: this model hears utterances as a whole: {reason}. Each is decoded again "
+            "as it grows, which takes more and more time.",
+            file=sys.stderr,
+        )
 
     def decode(samples: Array) -> str:
         inputs = [(np.ascontiguousarray(samples), rate)]
@@ -54,12 +69,45 @@ def listener_for(model: Recognizer, rate: int, search: dict[str, Any]) -> Listen
     return Again(decode)
 
 
-def _until_interrupted(chunks: Iterator[Array]) -> Iterator[Array]:
-    """Ctrl-C ends the sound, not the program: what was said last is still written."""
-    try:
-        yield from chunks
-    except KeyboardInterrupt:
-        return
+class UntilInterrupted:
+    """Chunks until Ctrl-C, which ends the sound and not the program: what was said last is still
+    written. A second Ctrl-C ends the program."""
+
+    def __init__(self, chunks: Iterable[Array]) -> None:
+        self._chunks = iter(chunks)
+        self._waiting = self._asked = False
+        self._before: Any = None
+        # A job in the background does not hear Ctrl-C, and must not begin to.
+        main = threading.current_thread() is threading.main_thread()
+        self._heard = main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+    def __enter__(self) -> Iterator[Array]:
+        if self._heard:
+            self._before = signal.signal(signal.SIGINT, self._interrupted)
+        return self._until()
+
+    def __exit__(self, *error: object) -> None:
+        if self._heard:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        again, self._asked = self._asked, True
+        # A model that is thinking is let to; only waiting for sound is given up at once.
+        if again or self._waiting:
+            raise KeyboardInterrupt
+
+    def _until(self) -> Iterator[Array]:
+        while not self._asked:
+            try:
+                self._waiting = True
+                chunk = next(self._chunks, None)
+            except KeyboardInterrupt:
+                return
+            finally:
+                self._waiting = False
+            if chunk is None:
+                return
+            yield chunk
 
 
 class JsonScreen:

@@ -14,6 +14,7 @@ from transduce.data.tokenizers.base import UNK
 
 if TYPE_CHECKING:
     from transduce.data.sides import SourceSide
+    from transduce.transducer import Transducer
 
 SOURCES = 24
 LENGTHS = (3, 20)  # of these sources, in tokens
@@ -40,14 +41,30 @@ def precision_facts(path: Path) -> dict[str, Any]:
     The distance is the mean difference between log-probabilities of tokens, in nats. The tokens are
     those that the model gives in fp32 to sources made of random tokens, so no data is needed; on
     such sources a model is less sure of itself than on real ones, and differences are larger. None
-    stands for no number, which is what a model gives whose training diverged.
+    stands for no number, which is what a model gives whose training diverged. A transducer scores
+    no given targets, and nothing is told of it.
     """
     from transduce import kernels
+    from transduce.search.ctc.choosing import is_transducer
+    from transduce.transducer import load
+
+    exact = load(path, "cpu", "fp32")
+    distance = {} if is_transducer(exact.model) else _distances(path, exact)
+    chosen = load(path).precision
+    return {
+        "auto": chosen.precision,
+        "reason": chosen.reason,
+        "kernels": kernels.available(),
+        "distance": distance,
+    }
+
+
+def _distances(path: Path, exact: Transducer) -> dict[str, float | None]:
+    """The distance of each precision that is to be had here from `exact`, the same in fp32."""
     from transduce.errors import UsageError
     from transduce.search.decode import decode, force_score
     from transduce.transducer import load
 
-    exact = load(path, "cpu", "fp32")
     sources = _sources(exact.source)
     options = exact.search_options(beam=1, n_best=1, shortlist=0)
     targets = [found[0].ids for found in decode(exact.model, sources, options)]
@@ -66,10 +83,4 @@ def precision_facts(path: Path) -> dict[str, Any]:
         differences = [abs(a - b) for a, b in zip(expected, found, strict=True)]
         mean = sum(differences) / len(differences)
         distance[precision] = mean if math.isfinite(mean) else None
-    chosen = load(path).precision
-    return {
-        "auto": chosen.precision,
-        "reason": chosen.reason,
-        "kernels": kernels.available(),
-        "distance": distance,
-    }
+    return distance

@@ -104,14 +104,11 @@ class SpeechSide:
         """
         if not isinstance(sound, tuple):
             return load(str(sound), self.options.rate, longest=longest)
-        samples, given = np.asarray(sound[0]), sound[1]
-        wave = resampled(
-            samples if longest is None else samples[: int(np.ceil(longest * given))],
-            given,
-            self.options.rate,
-            "the waveform",
-        )
-        return wave, len(samples) / given
+        samples, given = sound
+        count = len(samples) if getattr(samples, "ndim", 1) else 0
+        if longest is not None and longest * given < count:
+            samples = samples[: int(np.ceil(longest * given))]
+        return resampled(samples, given, self.options.rate, "the waveform"), count / given
 
     def read(self, sound: Sound, limit: int | None = None) -> Heard:
         """As `hear`, but what cannot be read is a reason and no error."""

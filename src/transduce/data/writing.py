@@ -103,7 +103,9 @@ class Writer:
         versions: list[list[Frames]] = []
         if self._speech is not None:
             versions = in_threads(self._heard, chunk)
-            rows["source"] = [made[self._speech.plain] for made in versions]
+            # One version without a frame, such as the fastest, would be heard as nothing at all.
+            plain = self._speech.plain
+            rows["source"] = [made[plain] if all(map(len, made)) else [] for made in versions]
         # 2. which examples stay
         kept = [i for i in range(len(chunk)) if self._stays(texts, rows, i)]
         # 3. ids, lengths, texts and frames of those

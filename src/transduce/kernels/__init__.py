@@ -12,6 +12,7 @@ All take and give contiguous CPU tensors without gradients, float32 or bfloat16.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,13 @@ class FewRows:
         self.bias = None if bias is None else bias.detach().float().contiguous()
         self.scales = None if scales is None else scales.detach().float().contiguous()
         self.weight = layout(weight.detach())
+        self._point()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._point()  # a copy, or what was pickled, has weights of its own
+
+    def _point(self) -> None:
         self.addresses = (
             self.weight.data_ptr(),
             0 if self.scales is None else self.scales.data_ptr(),
@@ -111,9 +119,10 @@ def rescale(product: Tensor, scale: Tensor, bias: Tensor, dtype: torch.dtype) ->
     With `quantize` around a product in whole numbers, bit for bit what `FewRows` gives.
     """
     rows, outputs = product.shape
+    product = product.contiguous()  # kept until the kernel is done with it
     y = torch.empty(rows, outputs, dtype=dtype)
     _c.rescale(
-        product.contiguous().data_ptr(), scale.data_ptr(), bias.data_ptr(), y.data_ptr(),
+        product.data_ptr(), scale.data_ptr(), bias.data_ptr(), y.data_ptr(),
         _KINDS[dtype], rows, outputs,
     )  # fmt: skip
     return y
@@ -140,8 +149,12 @@ def lstm_cell(
     return hidden, after
 
 
-def lstm_sequence(weights: FewRows, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """An LSTM layer from an empty state over T positions: hidden (T, N, D), last cell (N, D).
+def lstm_sequence(
+    weights: FewRows, inputs: Tensor, before: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """An LSTM layer over T positions: hidden (T, N, D), last cell (N, D).
+
+    before: hidden and cell (N, D) that it begins with; zeros if None.
 
     inputs (T, N, 4 D): what the inputs say to the gates, as in `lstm_cell`, biases included.
     weights: those of the hidden state, without a bias.
@@ -149,8 +162,9 @@ def lstm_sequence(weights: FewRows, inputs: Tensor) -> tuple[Tensor, Tensor]:
     positions, rows, gates = inputs.shape
     inputs = inputs.contiguous()
     hidden = torch.empty(positions + 1, rows, gates // 4, dtype=inputs.dtype)
-    hidden[0] = 0
-    cell = torch.zeros(rows, gates // 4)
+    hidden[0] = 0 if before is None else before[0]
+    # It is written to, so what was given is copied.
+    cell = torch.zeros(rows, gates // 4) if before is None else before[1].float().clone()
     room = torch.empty(rows, gates, dtype=inputs.dtype)
     _c.lstm_sequence(
         *weights.addresses[:2], inputs.data_ptr(), _KINDS[inputs.dtype], hidden.data_ptr(),

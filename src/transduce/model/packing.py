@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Callable
 from typing import Literal
 
@@ -32,6 +33,7 @@ Precision = Literal["fp32", "bf16", "int8"]
 ROWS = 64  # for how many rows oneDNN chooses the layout of packed weights
 TABLE = 1 << 25  # most numbers of a table of the gates' inputs, 64 MiB in bf16
 MIDDLE = 128  # of unsigned activations: what stands for zero
+_LAYING_OUT = threading.Lock()  # several threads may be the first to ask a product
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -129,20 +131,29 @@ class PackedLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() <= self.most:
+            return (self.few or self._lay_out_few())(x, self.dtype)
+        x = x.to(self.dtype)
+        if self.many is not None and not self.packed:
+            return nn.functional.linear(x, self.many, self.bias)
+        many = self._lay_out_many() if self.many is None else self.many
+        return torch.ops.mkldnn._linear_pointwise(x, many, self.bias, "none", [], "")
+
+    def _lay_out_few(self) -> FewRows:
+        with _LAYING_OUT:
             if self.few is None:
                 assert self.weight is not None
                 self.few = FewRows(self.weight, self.bias)
                 self.weight = self.weight if self.many is None or self.parted else None
-            return self.few(x, self.dtype)
-        x = x.to(self.dtype)
-        if self.many is not None and not self.packed:
-            return nn.functional.linear(x, self.many, self.bias)
-        if self.many is None:
-            assert self.weight is not None
-            self.many = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
-            wanted = self.parted or (self.few is None and self.most > 0)
-            self.weight = self.weight if wanted else None
-        return torch.ops.mkldnn._linear_pointwise(x, self.many, self.bias, "none", [], "")
+            return self.few
+
+    def _lay_out_many(self) -> Tensor:
+        with _LAYING_OUT:
+            if self.many is None:
+                assert self.weight is not None
+                self.many = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
+                wanted = self.parted or (self.few is None and self.most > 0)
+                self.weight = self.weight if wanted else None
+            return self.many
 
 
 class RowQuantized:
@@ -181,11 +192,7 @@ class RowQuantized:
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() <= self.most:
-            if self.few is None:
-                assert self.weight is not None
-                self.few = FewRows(self.weight, self.bias, self.scales)
-                self.weight = self.weight if self.many is None or self.parted else None
-            return self.few(x, self.dtype)
+            return (self.few or self._lay_out_few())(x, self.dtype)
         rows = x.reshape(-1, self.inputs)
         if kernels.takes(rows):
             whole, scale = kernels.quantize(rows)
@@ -197,15 +204,28 @@ class RowQuantized:
         return answer.view(*x.shape[:-1], self.outputs)
 
     def _product(self, whole: Tensor) -> Tensor:
-        if self.many is None:
-            assert self.weight is not None
-            self.many = torch.ops.onednn.qlinear_prepack(self.weight, [ROWS, self.inputs])
-            wanted = self.parted or (self.few is None and self.most > 0)
-            self.weight = self.weight if wanted else None
+        many = self._lay_out_many() if self.many is None else self.many
         return torch.ops.onednn.qlinear_pointwise(
-            whole, 1.0, MIDDLE, self.many, self.scales, self.zeros, None,
+            whole, 1.0, MIDDLE, many, self.scales, self.zeros, None,
             1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
+
+    def _lay_out_few(self) -> FewRows:
+        with _LAYING_OUT:
+            if self.few is None:
+                assert self.weight is not None
+                self.few = FewRows(self.weight, self.bias, self.scales)
+                self.weight = self.weight if self.many is None or self.parted else None
+            return self.few
+
+    def _lay_out_many(self) -> Tensor:
+        with _LAYING_OUT:
+            if self.many is None:
+                assert self.weight is not None
+                self.many = torch.ops.onednn.qlinear_prepack(self.weight, [ROWS, self.inputs])
+                wanted = self.parted or (self.few is None and self.most > 0)
+                self.weight = self.weight if wanted else None
+            return self.many
 
 
 Kept = type[PackedLinear] | type[RowQuantized]
@@ -282,10 +302,14 @@ class PackedSequence:
         able = dtype == torch.bfloat16 and _can_pack(inner.device, dtype)
         return able and layer.kind == "lstm" and FewRows.fits(layer.rnn.hidden_size)
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, LayerState]:
-        """x (N, T, D), N <= FEW -> outputs (N, T, size) and the end state, from an empty one."""
+    def __call__(self, x: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState]:
+        """x (N, T, D), N <= FEW -> outputs (N, T, size) and the end state, from `state`."""
         of_input = self.of_input(x.transpose(0, 1))
-        hidden, cell = kernels.lstm_sequence(self.of_hidden, of_input)
+        before = None
+        if state is not None:
+            assert state.cell is not None
+            before = state.hidden, state.cell
+        hidden, cell = kernels.lstm_sequence(self.of_hidden, of_input, before)
         return hidden.transpose(0, 1), LayerState(hidden[-1], cell)
 
 

@@ -67,7 +67,7 @@ class RecurrentLayer(nn.Module):
         self.rnn = KINDS[kind](input_size, size, batch_first=True)
         # The inference form (`packing`): one step, and a whole sequence of a few sentences.
         self.cell: Cell | None = None
-        self.few: Callable[[Tensor], tuple[Tensor, LayerState]] | None = None
+        self.few: Callable[[Tensor, LayerState | None], tuple[Tensor, LayerState]] | None = None
 
     @property
     def gates(self) -> int:
@@ -77,7 +77,7 @@ class RecurrentLayer(nn.Module):
     def forward(self, x: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
         """Run over x (N, T, D) from `state` (zeros if None) -> outputs (N, T, size), end state."""
         if self.few is not None and state is None and x.shape[0] <= FEW:
-            return self.few(x)
+            return self.few(x, None)
         first: Tensor | tuple[Tensor, Tensor] | None = None
         if state is not None:
             first = state.hidden.unsqueeze(0)
@@ -87,6 +87,13 @@ class RecurrentLayer(nn.Module):
         if isinstance(end, tuple):
             return outputs, LayerState(end[0].squeeze(0), end[1].squeeze(0))
         return outputs, LayerState(end.squeeze(0))
+
+    def go_on(self, x: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState]:
+        """A piece of a sequence after what left `state` (None: its beginning), as `forward` would
+        run over the whole of a few sequences."""
+        if self.few is not None and x.shape[0] <= FEW:
+            return self.few(x, state)
+        return self(x, state)
 
     def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """One position: x (N, D) -> outputs (N, size), state.

@@ -12,6 +12,7 @@ import numpy as np
 from transduce.data.audio.activity import Array
 from transduce.data.audio.blocks import Resampled
 from transduce.data.audio.segmentation import Cutting, Segmenter
+from transduce.errors import UsageError
 
 CHUNK = 0.1  # seconds that are read at most at once
 
@@ -185,18 +186,51 @@ class _Utterances:
 def pcm_chunks(stream: BinaryIO, given: int, rate: int) -> Iterator[Array]:
     """Raw 16-bit samples, little-endian, one channel at `given` Hz, as floats at `rate` Hz.
 
-    Each read takes what is there, up to a tenth of a second, so nothing waits for more.
+    Each read takes what is there, up to a tenth of a second, so nothing waits for more. Half a
+    sample at the end is dropped. Errors: UsageError for a sound file in place of samples.
     """
     resampled = Resampled(given, rate)
     size = 2 * max(1, round(CHUNK * given))
     read = getattr(stream, "read1", stream.read)
-    rest = b""
+    rest, begun = b"", False
     while data := read(size):
-        data = rest + data
-        even = len(data) // 2 * 2
-        rest = data[even:]
-        yield resampled.push(_floats(data[:even]))
-    yield resampled.push(_floats(b""), last=True)
+        rest += data
+        if not begun and len(rest) < HEAD and rest[:1] in FIRST:
+            continue  # not yet known
+        if not begun:
+            _no_file(rest, given)
+            begun = True
+        even = len(rest) // 2 * 2
+        data, rest = rest[:even], rest[even:]
+        yield resampled.push(_floats(data))
+    if not begun:
+        _no_file(rest, given)
+    yield resampled.push(_floats(rest[: len(rest) // 2 * 2]), last=True)
+
+
+# How sound files begin: at byte 0, and at a later byte.
+FILES: dict[str, tuple[bytes, int, bytes]] = {
+    "a WAV file (RIFF)": (b"RIFF", 8, b"WAVE"),
+    "a WAV file (RF64)": (b"RF64", 8, b"WAVE"),
+    "a FLAC file": (b"fLaC", 4, b"\x00"),
+    "an Ogg or Opus file": (b"OggS", 4, b"\x00"),
+    "an MP3 file": (b"ID3", 10, b""),
+    "an AIFF file": (b"FORM", 8, b"AIF"),
+}
+HEAD = 12  # bytes that tell
+FIRST = {begin[:1] for begin, _, _ in FILES.values()}
+
+
+def _no_file(data: bytes, given: int) -> None:
+    """Refuse what begins like a sound file: its header, or all of it, would be heard as noise."""
+    for name, (begin, at, then) in FILES.items():
+        if data.startswith(begin) and data[at : at + len(then)] == then:
+            raise UsageError(
+                f"standard input is {name}; --stream takes samples alone (16 bits, one channel, "
+                f"{given} a second). Name the file instead of --stream, or take its samples out:\n"
+                f"  ffmpeg -i FILE -f s16le -ac 1 -ar {given} - | transduce transcribe MODEL "
+                f"--stream --rate {given}"
+            )
 
 
 def _floats(data: bytes) -> Array:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from transduce.errors import UsageError
 from transduce.model.state import Memory, State, Step
-from transduce.search.interface import SearchModel
+from transduce.search.interface import SearchModel, has_decoder
 from transduce.search.limits import memory_lengths
 
 
@@ -50,14 +50,27 @@ class EnsembleState(State):
 class Ensemble(nn.Module):
     """Models with the same vocabularies; the probability of a token is the mean of theirs.
 
-    Attention is the mean over the models that have one.
+    Attention is the mean over the models that have one. Either all of them have a decoder or none,
+    and then CTC alone is searched. Errors: UsageError for others, and for transducers.
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         super().__init__()
         if not models:
             raise UsageError("an ensemble needs at least one model")
+        if any(getattr(model, "transducer", None) is not None for model in models):
+            raise UsageError("a transducer cannot be in an ensemble; use it by itself")
+        if len({has_decoder(model) for model in models}) > 1:
+            raise UsageError(
+                "an ensemble needs models that all have a decoder, or all are CTC alone "
+                "(model.ctc.weight 1)"
+            )
         self.models = nn.ModuleList(models)
+
+    @property
+    def decoder(self) -> Ensemble | None:
+        """None where CTC is all there is."""
+        return self if all(map(has_decoder, self.models)) else None
 
     @property
     def _members(self) -> list[SearchModel]:

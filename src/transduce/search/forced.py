@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 
 from transduce.data.batches import Row, collate
 from transduce.search.batching import evaluating, in_batches, in_windows, positions
-from transduce.search.interface import SearchModel
+from transduce.search.ctc.align import read
+from transduce.search.ctc.joint import CtcModel
+from transduce.search.ctc.prefix import Frames
+from transduce.search.interface import SearchModel, has_decoder
 from transduce.search.limits import memory_lengths
 
 Pair = tuple[Row, Sequence[int]]  # ids of source (or frames) and target, without BOS and EOS
@@ -20,7 +24,9 @@ class Forced(NamedTuple):
     """One target's scores.
 
     log_prob: natural logarithm of its probability, EOS included. token_scores: of each token and,
-    last, of EOS. attention: (T, S) float32 with T = tokens + 1, or None without attention.
+    last, of EOS. attention: (T, S) float32 with T = tokens + 1, or None without attention; S
+    positions of the memory, end symbol of a text included. By CTC alone: as `ctc.align.read` has
+    them, and -inf for a target that is too long for the sound.
     """
 
     log_prob: float
@@ -72,15 +78,28 @@ def force_stream(
 def _force_batch(model: SearchModel, pairs: list[Pair], device: torch.device) -> list[Forced]:
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     batch = collate(sources, targets, np.arange(len(pairs))).to(device)
+    widths = memory_lengths(model, batch.source_lengths)
+    if not has_decoder(model) and getattr(model, "has_ctc", False):
+        head = cast(CtcModel, model)
+        log_probs = head.ctc_log_probs(head.encode(batch.source, batch.source_lengths))
+        return _by_ctc(Frames.of(log_probs, widths), targets)
     log_probs, attention = model(batch.source, batch.source_lengths, batch.target_input)
     gold = batch.target_output.unsqueeze(2)
     scores = log_probs.gather(2, gold).squeeze(2).float().numpy(force=True)
     weights = None if attention is None else attention.float().numpy(force=True)
-    widths = memory_lengths(model, batch.source_lengths).tolist()
     results = []
-    for b, (_, target) in enumerate(pairs):
-        rows, columns = positions(target), widths[b]
+    for b, (target, columns) in enumerate(zip(targets, widths.tolist(), strict=True)):
+        rows = positions(target)
         token_scores: list[float] = scores[b, :rows].tolist()
         part = None if weights is None else weights[b, :rows, :columns].copy()
         results.append(Forced(sum(token_scores), token_scores, part))
+    return results
+
+
+def _by_ctc(frames: Frames, targets: list[Sequence[int]]) -> list[Forced]:
+    results = []
+    for reading in read(frames, range(len(targets)), targets):
+        # What follows the impossible has no probability of its own.
+        scores = [-math.inf if math.isnan(score) else score for score in reading.token_scores]
+        results.append(Forced(sum(scores), scores, reading.attention))
     return results

@@ -10,6 +10,12 @@ from typing import Any, Protocol
 from torch import Tensor
 
 
+def has_decoder(model: object) -> bool:
+    """Whether a decoder has a say: neither CTC alone nor a transducer. Models that do not tell have
+    one."""
+    return getattr(model, "decoder", model) is not None
+
+
 class SearchMemory(Protocol):
     """What `encode` leaves, for B sentences."""
 

@@ -227,8 +227,13 @@ class _Finished:
         results = []
         for entries, width, most in zip(self.found, sources, longest, strict=True):
             best = sorted(entries, key=lambda entry: -entry[0])[:n]
-            results.append([_hypothesis(entry, width, most) for entry in best])
+            found = [_hypothesis(entry, width, most) for entry in best]
+            # A model that answers NaN still gets its one hypothesis.
+            results.append(found or [_hypothesis(_IMPOSSIBLE, width, 0)])
         return results
+
+
+_IMPOSSIBLE = -math.inf, np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
 
 
 def _hypothesis(

@@ -69,6 +69,8 @@ def test_part_of_a_file(tmp_path: Path) -> None:
         load(named(path, 2.5, 3.0), RATE)
     with pytest.raises(DataError, match="before it starts"):
         load(f"{path}#t=1.0,0.5", RATE)
+    almost_all = named(path, 2e-5, 1.25)  # which Python writes as 2e-05
+    assert parts(almost_all) == (path, 2e-5, 1.25) and load(almost_all, RATE)[1] == 1.25
     odd = write(tmp_path / "take.wav#t=1,2.wav", wave[:100])
     assert parts(str(odd)) == (odd, 0.0, None)
 

@@ -103,6 +103,12 @@ def test_kaldi_folders(tmp_path: Path) -> None:
     assert [(e.speaker, load(e.source, RATE)[1]) for e in corpus] == [("anna", 0.5), ("ben", 0.75)]
 
 
+def test_kaldi_files_with_tabs(tmp_path: Path) -> None:
+    corpus = kaldi(tmp_path, text="u1\tHELLO THERE\nu2\n", wav_scp="u1\ta b.wav\nu2 \tc.wav\n")
+    found = [(Path(e.source).name, e.target) for e in corpus]
+    assert found == [("a b.wav", "HELLO THERE"), ("c.wav", "")]
+
+
 def test_kaldi_faults_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no wav\.scp"):
         kaldi(tmp_path, text="u1 A\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from itertools import islice
 from pathlib import Path
@@ -158,6 +159,23 @@ def test_what_is_dropped_is_counted_by_reason(tmp_path: Path, target: TextSide) 
     }
 
 
+def test_a_recording_too_short_at_one_of_the_speeds_is_dropped(
+    tmp_path: Path, target: TextSide
+) -> None:
+    """Whatever version is drawn, no example of a batch is without frames: its loss is no number."""
+    write(tmp_path / "good.wav", tone(0.5))
+    write(tmp_path / "short.wav", tone(0.03))
+    (tmp_path / "t.tsv").write_text("audio\ttext\ngood.wav\tA\nshort.wav\tB\n")
+    corpora = open_corpora([CorpusOptions(table=str(tmp_path / "t.tsv"))])
+    for speeds, kept in (([1.0], 2), ([1.0, 1.5], 1)):
+        side = SpeechSide(options(augment=SpeechAugmentOptions(speed=speeds, frequency_width=4)))
+        store = prepare(corpora, side, target, DATA, tmp_path / "c")
+        assert store.counts["kept"] == kept
+        for version in range(store.versions):
+            versions = np.full(kept, version)
+            assert store.frame_counts(np.arange(kept), versions).min() > 0
+
+
 def test_a_broken_recording_is_an_error_with_its_row(tmp_path: Path, target: TextSide) -> None:
     write(tmp_path / "good.wav", tone(0.5))
     (tmp_path / "bad.wav").write_text("not a sound")
@@ -193,6 +211,37 @@ def test_reading_answers_everything(tmp_path: Path) -> None:
     ):
         nothing = side.read((samples, RATE))
         assert not len(nothing.frames) and reason in (nothing.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("sound", "reason"),
+    [
+        ("no line of text is a path " * 300, "too long"),
+        ("a\0b.wav", "null byte"),
+        ("a.wav#t=.", "does not exist"),
+        ("a.wav#t=1e999", "finite"),
+        ((tone(0.5), float("nan")), "a rate is"),
+        ((tone(0.5), float("inf")), "a rate is"),
+        ((tone(0.5), -8000), "a rate is"),
+        ((np.array(0.5), RATE), "samples are"),
+        (([[0.1, 0.2], [0.3]], RATE), "samples are"),
+    ],
+)
+def test_what_is_no_sound_at_all_is_a_reason_too(sound: Any, reason: str) -> None:
+    """A line of any text, in a list of paths, must not take the others' answers with it."""
+    for limit in (None, 50):
+        heard = SpeechSide(options()).read(sound, limit)
+        assert not len(heard.frames) and reason in (heard.reason or "")
+
+
+def test_names_of_files_need_not_be_utf8(tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain.wav", tone(0.5))
+    latin = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    try:
+        os.rename(plain, latin)
+    except OSError:
+        pytest.skip("a file system of characters")
+    assert len(SpeechSide(options()).read(os.fsdecode(latin)).frames) == 48
 
 
 def test_loudness_and_offset_change_nothing() -> None:

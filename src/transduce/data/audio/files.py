@@ -8,7 +8,9 @@ that is that file.
 from __future__ import annotations
 
 import math
+import os
 import re
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,8 @@ from transduce.errors import DataError
 Waveform: TypeAlias = npt.NDArray[np.float32]
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph")
-_TIMES = re.compile(r"^(.*)#t=(\d*\.?\d*)(?:,(\d*\.?\d*))?$", re.DOTALL)
+_SECONDS = r"(\d*\.?\d*(?:e[-+]?\d+)?)"  # as Python writes them: 1e-05 too
+_TIMES = re.compile(rf"^(.*)#t={_SECONDS}(?:,{_SECONDS})?$", re.DOTALL)
 _BLOCK = 1 << 18  # samples read at once: little memory, and all channels of them
 SILENCE = 2e-4  # no sample is further from the mean: -74 dB of full scale, six steps of 16 bits
 CLIPPED = 0.999  # of full scale
@@ -49,9 +52,14 @@ def named(path: Path | str, start: float | None = None, end: float | None = None
 def parts(name: str) -> tuple[Path, float, float | None]:
     """Path, start and end (None: the file's) of a recording's name. Errors: DataError."""
     match = _TIMES.match(name)
-    if match is None or Path(name).exists():
+    if match is None or os.path.exists(name):  # unlike Path's it raises nothing
         return Path(name), 0.0, None
-    start, end = float(match[2] or 0.0), None if not match[3] else float(match[3])
+    try:
+        start, end = float(match[2] or 0.0), None if not match[3] else float(match[3])
+    except ValueError:  # a lone point, say
+        return Path(name), 0.0, None
+    if not math.isfinite(start + (end or 0.0)):
+        raise DataError(f"{name}: times have to be finite")
     if end is not None and end <= start:
         raise DataError(f"{name}: ends ({end:g} s) before it starts ({start:g} s)")
     return Path(match[1]), start, end
@@ -107,7 +115,10 @@ def resampled(samples: npt.NDArray[Any], given: float, rate: int, name: str) -> 
 
     Integers are scaled to -1 … 1. Errors: DataError, in which `name` is what they are called.
     """
-    found = np.asarray(samples)
+    try:
+        found = np.asarray(samples)
+    except ValueError:  # lists of different lengths
+        raise DataError(f"{name}: samples are (N,) or (N, channels)") from None
     if found.dtype.kind in "iu":
         info = np.iinfo(found.dtype)
         middle = 0.0 if found.dtype.kind == "i" else (info.max + 1) / 2
@@ -118,7 +129,7 @@ def resampled(samples: npt.NDArray[Any], given: float, rate: int, name: str) -> 
         found = found.mean(axis=1)
     if found.ndim != 1:
         raise DataError(f"{name}: samples are (N,) or (N, channels), not {found.shape}")
-    if not given > 0:
+    if not 1 <= given < 1e9:
         raise DataError(f"{name}: a rate is a number of samples a second, not {given}")
     wave = np.ascontiguousarray(found, dtype=np.float32)
     if not np.isfinite(wave).all():
@@ -166,17 +177,20 @@ def opened(path: Path) -> Any:
     """The file as a `soundfile.SoundFile`. Errors: DataError naming it, where it is none."""
     import soundfile
 
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; a sound file is needed")
     try:
-        size = path.stat().st_size
+        found = path.stat()
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror
         raise DataError(f"{path}: {reason}") from None
-    if size == 0:
+    except ValueError as error:  # a name with a null byte
+        raise DataError(f"{path}: no name of a file: {error}") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise DataError(f"{path} is a folder; a sound file is needed")
+    if found.st_size == 0:
         raise DataError(f"{path}: the file is empty")
     try:
-        return soundfile.SoundFile(str(path))
+        # Bytes, since names need not be UTF-8; only Windows has names of characters.
+        return soundfile.SoundFile(str(path) if os.name == "nt" else os.fsencode(path))
     except (RuntimeError, TypeError, OSError) as error:
         raise DataError(f"{path}: not a sound file that can be read: {said(error)}") from None
 

@@ -172,10 +172,10 @@ def _next(rows: Lines, key: str, text: Path, number: int, file: str) -> str:
 def _pairs(path: Path) -> Lines:
     """Id, the rest, and line number of each line."""
     for number, line in enumerate(read_lines(path), 1):
-        key, _, rest = line.strip().partition(" ")
-        if not key:
+        fields = line.split(maxsplit=1)  # by spaces, or by tabs as some programs write them
+        if not fields:
             raise DataError(f"{path}:{number}: the line is blank")
-        yield key, rest.strip(), number
+        yield fields[0], fields[1].strip() if len(fields) > 1 else "", number
 
 
 def _scp(path: Path) -> Lines:

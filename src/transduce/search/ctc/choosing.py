@@ -14,7 +14,7 @@ from transduce.search.beam import beam_search
 from transduce.search.ctc.alone import ctc_search
 from transduce.search.ctc.joint import CtcModel, Joint
 from transduce.search.greedy import greedy_search
-from transduce.search.interface import SearchModel
+from transduce.search.interface import SearchModel, has_decoder
 from transduce.search.rnn_transducer import TransducerModel, transducer_search
 
 NOTHING_HEARD = "nothing to write was found in it"
@@ -40,7 +40,7 @@ def search(
 
 def by_step(model: SearchModel, options: SearchOptions) -> bool:
     """Whether a decoder has a say; else there is none, or CTC alone is asked for."""
-    return options.ctc_weight < 1 and getattr(model, "decoder", model) is not None
+    return options.ctc_weight < 1 and has_decoder(model)
 
 
 def is_transducer(model: SearchModel) -> bool:
