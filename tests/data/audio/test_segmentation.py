@@ -233,7 +233,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, speech_like: Make) -> None:
     text.write_text("not a sound")
     empty.write_bytes(b"")
     soundfile.write(none, np.zeros(0, dtype=np.float32), RATE)
-    for path, told in ((text, "not a sound file"), (empty, "not a sound file"),
+    for path, told in ((text, "not a sound file"), (empty, "the file is empty"),
                        (none, "holds no sound"), (tmp_path, "is a folder"),
                        (tmp_path / "x.wav", "does not exist")):  # fmt: skip
         with pytest.raises(DataError, match=told) as caught:
