@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from transduce.data.audio.files import parts
+from transduce.data.audio.files import look, parts
 from transduce.data.corpus import Example, open_corpora
 from transduce.errors import DataError, UsageError
 from transduce.evaluation.metrics import Score, compute, group_by_source, metric
@@ -54,7 +54,9 @@ class Assessment:
 
     @property
     def source_lengths(self) -> list[int]:
-        """In source tokens."""
+        """In source tokens; of recordings in hundredths of a second, 0 where one cannot be read."""
+        if self.names is not None:
+            return [_frames(source) for source in self.sources]
         return [len(output.source_tokens) for output in self.outputs]
 
 
@@ -104,6 +106,13 @@ def read_trial(
         return Trial(label, sources, [[target] for target in targets], known, names)
     distinct, references = group_by_source(sources, targets)
     return Trial(label, distinct[:limit], references[:limit])
+
+
+def _frames(source: str) -> int:
+    try:
+        return round(100 * look(source).seconds)
+    except DataError:
+        return 0
 
 
 def _must_be_there(example: Example) -> None:

@@ -241,6 +241,10 @@ def test_errors_by_speaker_and_rows_without_their_file(
         ("all", 16), ("a", 8), ("b", 8)
     ]  # fmt: skip
     assert rows[0]["rate"] < 50  # 3.7 when this was written; guessing gives some 80
+    code, out, _ = run("figure", "lengths", trained, "-o", folder / "lengths.png")
+    assert code == 0 and "source frames of 10 ms" in out
+    shortest = re.search(r"^(\d+)", out, flags=re.MULTILINE)
+    assert shortest is not None and int(shortest[1]) == 40  # a fifth of a second beside one note
     table = folder / "gone.tsv"
     table.write_text("audio\ttext\nvalid0.wav\tlow\ngone.wav\thigh\n")
     code, _, err = run("evaluate", trained, "--table", table)

@@ -229,12 +229,13 @@ def _write_report(
 
 
 def lengths_of(model: Model, assessment: Assessment) -> list[LengthRow]:
-    """The first score of an assessment by source length, in tokens."""
+    """The first score of an assessment by source length, in tokens or frames."""
     return score_by_length(
         assessment.scores[0].name,
         assessment.hypotheses,
         assessment.references,
         assessment.source_lengths,
+        unit="tokens" if assessment.names is None else "frames of 10 ms",
         source_language=model.recipe.source.language,
         target_language=model.recipe.target.language,
         bootstrap=model.recipe.evaluation.bootstrap,

@@ -135,7 +135,7 @@ def run_lengths(
         ]
         for row in rows
     ]
-    head = ["source tokens", "examples", rows[0].label, "95 % interval"]
+    head = [f"source {rows[0].unit}", "examples", rows[0].label, "95 % interval"]
     screen.print(table(head, cells, right=(1, 2)))
     screen.print(f"figure: {path}", markup=False)
 

@@ -15,7 +15,7 @@ from transduce.evaluation.resampling import interval
 
 @dataclass(frozen=True, slots=True)
 class LengthRow:
-    """The score of the `n` examples whose source has `shortest` to `longest` tokens."""
+    """The score of the `n` examples whose source has `shortest` to `longest` of `unit`."""
 
     shortest: int
     longest: int
@@ -25,6 +25,7 @@ class LengthRow:
     value: float
     low: float | None
     high: float | None
+    unit: str = "tokens"
 
     @property
     def span(self) -> str:
@@ -38,12 +39,13 @@ def score_by_length(
     references: Sequence[Sequence[str]],
     source_lengths: Sequence[int],
     *,
+    unit: str = "tokens",
     source_language: str | None = None,
     target_language: str | None = None,
     bootstrap: int = 1000,
     seed: int = SEED,
 ) -> list[LengthRow]:
-    """Corpus scores of the examples of similar source length, shortest first."""
+    """Corpus scores of the examples of similar source length in `unit`s, shortest first."""
     measured = measure(
         metric,
         hypotheses,
@@ -51,17 +53,18 @@ def score_by_length(
         source_language=source_language,
         target_language=target_language,
     )
-    return length_rows(measured, source_lengths, bootstrap=bootstrap, seed=seed)
+    return length_rows(measured, source_lengths, unit=unit, bootstrap=bootstrap, seed=seed)
 
 
 def length_rows(
     measured: Measurement,
     source_lengths: Sequence[int],
     *,
+    unit: str = "tokens",
     bootstrap: int = 1000,
     seed: int = SEED,
 ) -> list[LengthRow]:
-    """The same from a measurement; `source_lengths` (N,) in whatever unit the caller counts."""
+    """The same from a measurement."""
     lengths = np.asarray(source_lengths, dtype=np.int64)
     if len(lengths) != len(measured.statistics):
         raise DataError(f"{len(lengths)} source lengths for {len(measured.statistics)} outputs")
@@ -81,6 +84,7 @@ def length_rows(
                 measured.value(inside),
                 low,
                 high,
+                unit,
             )
         )
     return rows

@@ -95,7 +95,7 @@ def _by_length(report: Report) -> str:
     from transduce.evaluation.figures.charts import lengths_figure
 
     picture = base64.b64encode(rendered(lengths_figure(report.by_length))).decode()
-    alt = "; ".join(f"{row.span} tokens: {row.value:.1f}" for row in report.by_length)
+    alt = "; ".join(f"{row.span} {row.unit}: {row.value:.1f}" for row in report.by_length)
     return (
         "<h2>By source length</h2>"
         f'<img width="620" alt="{escape(alt)}" src="data:image/png;base64,{picture}">'

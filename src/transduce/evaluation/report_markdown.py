@@ -58,8 +58,8 @@ def _comparisons(report: Report) -> list[str]:
 
 
 def _by_length(report: Report) -> list[str]:
-    label = text(report.by_length[0].label)
-    lines = [f"| Source tokens | Examples | {label} | 95 % interval |", "|---|--:|--:|--:|"]
+    label, unit = text(report.by_length[0].label), report.by_length[0].unit
+    lines = [f"| Source {unit} | Examples | {label} | 95 % interval |", "|---|--:|--:|--:|"]
     for row in report.by_length:
         span = "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}"
         lines.append(f"| {row.span} | {row.n:,} | {row.value:.2f} | {span} |")

@@ -95,7 +95,7 @@ def lengths_figure(rows: Sequence[LengthRow]) -> Figure:
     lower.bar_label(counts, fmt="{:,.0f}", fontsize=7.5, color=QUIET, padding=1.5)
     upper.set_ylabel(rows[0].label, fontsize=9, color=INK)
     lower.set_ylabel("examples", fontsize=9, color=INK)
-    lower.set_xlabel("source tokens", fontsize=9, color=INK)
+    lower.set_xlabel(f"source {rows[0].unit}", fontsize=9, color=INK)
     for axes in (upper, lower):
         plain(axes)
     upper.margins(y=0.14)
