@@ -98,7 +98,7 @@ class Growing:
         self._writer.push(self.memory.push(torch.from_numpy(frames), last=last))
 
     def _text(self, ids: list[int]) -> str:
-        return one_line(self._transducer.target.decode(ids))
+        return one_line(self._transducer.target.decode(ids)).strip()
 
 
 def _name(model: Transducer) -> str:

@@ -89,7 +89,7 @@ def sound(seconds: float, seed: int = 1) -> Any:
 def test_the_final_text_is_that_of_the_whole_recording(tmp_path: Path, model: Any) -> None:
     model = loaded(tmp_path / "m", **model)
     waves = [sound(1.3, seed) for seed in (1, 2)]
-    expected = [model((wave, RATE)).text for wave in waves]
+    expected = [model((wave, RATE)).text.strip() for wave in waves]
     assert all(expected) and expected[0] != expected[1]
     hearing = listener(model)
     for size in (200, 801, 10_400):
