@@ -138,28 +138,38 @@ def ends_of(folder: Path, examples: Sequence[Example]) -> list[float | None]:
     import torch
 
     import transduce
-    from transduce.search.ctc.times import aligned, word_times
+    from transduce.search.ctc.align import align
+    from transduce.search.ctc.prefix import Frames
 
     model = transduce.load(folder, device="cpu", precision="fp32")
     if not getattr(model.model, "has_ctc", False):
         common.say(f"{folder} has no CTC: where words end is not known (--aligner)")
         return [None] * len(examples)
-    front, shift = model.recipe.model.subsampling, model.source.options.shift_ms / 1000
-    position = shift * (1 if front.kind == "none" else front.factor)
-    position *= 2**model.recipe.model.encoder.pyramid
+
+    def written(ids: Sequence[int]) -> list[str]:
+        return model.target.decode(ids).split()
+
     ends: list[float | None] = []
     for example in examples:
-        frames = torch.from_numpy(model.source.hear(example.source).frames)
+        heard = model.source.hear(example.source)
         ids = model.target.encode(example.target or "")
         found = None
-        if len(frames) and ids:
-            source, length = frames.unsqueeze(0), torch.tensor([len(frames)])
-            (found,) = aligned(model.model, source, length, [ids])
+        words = written(ids)
+        if len(heard.frames) and words:
+            with torch.inference_mode():
+                source = torch.from_numpy(heard.frames).unsqueeze(0)
+                memory = model.model.encode(source, torch.tensor([source.shape[1]]))
+                log_probs = model.model.ctc_log_probs(memory)
+            positions = log_probs.shape[1]
+            (found,) = align(Frames.of(log_probs, torch.tensor([positions])), [0], [ids])
         if found is None:
             ends.append(None)
             continue
-        words = word_times(ids, model.target.decode, found.starts, found.ends, position)
-        ends.append(words[0].end if words else None)
+        # The word's last token is that after which all the text so far is the word.
+        last = max(t for t in range(len(ids)) if written(ids[: t + 1]) == words[:1])
+        solid = [t for t in range(last + 1) if written(ids[t : t + 1])]
+        shift = len(heard.frames) * model.source.options.shift_ms / 1000 / positions
+        ends.append(min(heard.seconds, float(found.ends[solid[-1]]) * shift))
     return ends
 
 

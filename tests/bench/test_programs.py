@@ -11,6 +11,7 @@ import common
 import numpy as np
 import pytest
 import reference
+import soundfile
 from decoding import forced, usable
 from reference import cost_of, random_folder, recipe_of
 
@@ -85,6 +86,23 @@ def test_speech_is_measured_whole_and_live(
     ]  # fmt: skip
     assert all(row["median"] > 0 and row["left_out"] is None for row in rows)
     assert "x real time" in capsys.readouterr().out
+
+
+def test_where_first_words_end_is_known_from_ctc(tmp_path: Path) -> None:
+    from speech import ends_of, noise
+    from speech_folder import random_folder as random_speech
+
+    from transduce.data.formats import Example
+
+    folder = random_speech(tmp_path / "model", SMALL)
+    (row, _) = noise(tmp_path / "noise", 2)
+    found = [
+        ends_of(folder, [Example(row["audio"], text, "", 1)])[0]
+        for text in ("AB CDE", "AB CDE FGH IJ KLM NO PQRS TUV", "", "A" * 300)
+    ]
+    seconds = soundfile.info(row["audio"]).duration
+    assert found[2:] == [None, None]
+    assert all(end is not None and 0 < end <= seconds for end in found[:2])
 
 
 def test_a_first_word_is_late_by_waiting_and_by_computing() -> None:
