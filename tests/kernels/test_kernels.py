@@ -181,6 +181,11 @@ def test_a_copy_of_a_product_has_weights_of_its_own() -> None:
         assert torch.equal(same(x, torch.float32), product(x, torch.float32))
 
 
+def test_weights_of_another_type_are_refused() -> None:
+    with pytest.raises(TypeError, match="float32"):
+        FewRows(torch.zeros(4, 4), None)
+
+
 def test_what_kernels_are_not_for_is_left_to_torch() -> None:
     assert not kernels.takes(torch.zeros(2, dtype=torch.float64))
     assert not kernels.takes(torch.zeros(2))  # a gradient might be wanted

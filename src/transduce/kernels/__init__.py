@@ -92,6 +92,8 @@ def layout(weight: Tensor) -> Tensor:
     """Weights (N, D) as `FewRows` reads them: blocks of 16 outputs, an even number of them, and
     within a block the inputs in pairs (bfloat16) or fours (int8, which becomes uint8 by adding 128)
     of each output. Returns the bytes."""
+    if weight.dtype not in (torch.bfloat16, torch.int8):
+        raise TypeError(f"weights are bfloat16 or int8, not {weight.dtype}")
     outputs, inputs = weight.shape
     weight = weight.contiguous()
     width = 4 * -(-inputs * weight.element_size() // 4)
@@ -201,7 +203,8 @@ def choose(
     K x C at least `count`. Returns the new scores, the words' log-probabilities, the hypotheses
     that they continue, and the words: all (B, count), best first, of equals the first.
     """
-    scores, norm = scores.contiguous(), norm.contiguous()
+    scores, norm = scores.float().contiguous(), norm.contiguous()
+    best, words = best.contiguous(), words.contiguous()
     sentences, beam = norm.shape
     values, gains = torch.empty(sentences, count), torch.empty(sentences, count)
     parents = torch.empty(sentences, count, dtype=torch.int64)
