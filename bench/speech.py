@@ -33,11 +33,13 @@ from decoding import probe_of
 from speech_folder import random_folder, recordings_of
 from turns import Worker
 
+from transduce.data.audio.files import load
 from transduce.data.formats import Example
 from transduce.evaluation.metrics import measure
 
 HERE = Path(__file__).resolve().parent
 PRECISIONS = ("fp32", "bf16", "int8")
+RATE, SHIFT = 16_000, 160  # samples a second, and of a frame, where sound begins
 HEAD = ["what", "unit", "precision", "threads", "median", "range", "probe GF/s"]
 
 
@@ -134,7 +136,10 @@ def noise(folder: Path, count: int) -> list[dict[str, Any]]:
 
 
 def ends_of(folder: Path, examples: Sequence[Example]) -> list[float | None]:
-    """The second at which the first word of each ends, by the best path of a model's CTC."""
+    """The second at which the first word of each ends, by the best path of a model's CTC.
+
+    None where a model without a sense of time has it end before there is any sound.
+    """
     import torch
 
     import transduce
@@ -169,8 +174,20 @@ def ends_of(folder: Path, examples: Sequence[Example]) -> list[float | None]:
         last = max(t for t in range(len(ids)) if written(ids[: t + 1]) == words[:1])
         solid = [t for t in range(last + 1) if written(ids[t : t + 1])]
         shift = len(heard.frames) * model.source.options.shift_ms / 1000 / positions
-        ends.append(min(heard.seconds, float(found.ends[solid[-1]]) * shift))
+        end = min(heard.seconds, float(found.ends[solid[-1]]) * shift)
+        ends.append(end if end > onset(example.source) else None)
     return ends
+
+
+def onset(name: str) -> float:
+    """The second at which something is heard first: 25 dB below the loudest.
+
+    A model that knows the whole may write the first token before there is any sound.
+    """
+    wave, _ = load(name, RATE)
+    frames = wave[: len(wave) // SHIFT * SHIFT].reshape(-1, SHIFT)
+    power = frames.var(axis=1)
+    return float(np.argmax(power > power.max() / 316)) * SHIFT / RATE
 
 
 # --------------------------------------------------------------------------------- contestants
