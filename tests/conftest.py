@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
     from transduce.recipe import ModelOptions
 
 WORDS = {"cat": "K AE T", "act": "AE K T", "tack": "T AE K", "back": "B AE K", "cab": "K AE B"}
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works, also where the tests are started in the background, which ignores it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
