@@ -45,97 +45,40 @@ static PyObject *supported(PyObject *self, PyObject *unused) {
 #ifdef VECTORS
 #define P(i) ((void *)a[i])
 
-static PyObject *py_few_rows(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
-    (void)self;
-    ix a[MOST_ARGUMENTS];
-    if (!read_numbers(arguments, count, 10, a)) return NULL;
-    if (a[8] > MOST_INPUTS) {
-        PyErr_SetString(PyExc_ValueError, "too many inputs");
-        return NULL;
+/* py_NAME(numbers a): the body, without the lock that lets one thread run Python, after `check`,
+ * which is NULL or what is wrong with the numbers */
+#define KERNEL(name, wanted, check, call)                                                    \
+    static PyObject *py_##name(PyObject *self, PyObject *const *given, Py_ssize_t count) {   \
+        (void)self;                                                                          \
+        ix a[MOST_ARGUMENTS];                                                                \
+        if (!read_numbers(given, count, wanted, a)) return NULL;                             \
+        const char *wrong = check;                                                           \
+        if (wrong) {                                                                         \
+            PyErr_SetString(PyExc_ValueError, wrong);                                        \
+            return NULL;                                                                     \
+        }                                                                                    \
+        Py_BEGIN_ALLOW_THREADS;                                                              \
+        call;                                                                                \
+        Py_END_ALLOW_THREADS;                                                                \
+        Py_RETURN_NONE;                                                                      \
     }
-    Py_BEGIN_ALLOW_THREADS;
-    few_rows(P(0), P(1), P(2), P(3), (int)a[4], P(5), (int)a[6], a[7], a[8], a[9]);
-    Py_END_ALLOW_THREADS;
-    Py_RETURN_NONE;
-}
 
-static PyObject *py_lay_out(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
-    (void)self;
-    ix a[MOST_ARGUMENTS];
-    if (!read_numbers(arguments, count, 5, a)) return NULL;
-    Py_BEGIN_ALLOW_THREADS;
-    lay_out(P(0), (int)a[1], P(2), a[3], a[4]);
-    Py_END_ALLOW_THREADS;
-    Py_RETURN_NONE;
-}
+#define AT_MOST(number, bound, message) ((number) > (bound) ? (message) : NULL)
 
-static PyObject *py_quantize(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
-    (void)self;
-    ix a[MOST_ARGUMENTS];
-    if (!read_numbers(arguments, count, 6, a)) return NULL;
-    Py_BEGIN_ALLOW_THREADS;
-    quantize(P(0), (int)a[1], P(2), P(3), a[4], a[5]);
-    Py_END_ALLOW_THREADS;
-    Py_RETURN_NONE;
-}
-
-static PyObject *py_rescale(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
-    (void)self;
-    ix a[MOST_ARGUMENTS];
-    if (!read_numbers(arguments, count, 7, a)) return NULL;
-    Py_BEGIN_ALLOW_THREADS;
-    rescale(P(0), P(1), P(2), P(3), (int)a[4], a[5], a[6]);
-    Py_END_ALLOW_THREADS;
-    Py_RETURN_NONE;
-}
-
-static PyObject *py_lstm_cell(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
-    (void)self;
-    ix a[MOST_ARGUMENTS];
-    if (!read_numbers(arguments, count, 9, a)) return NULL;
-    Py_BEGIN_ALLOW_THREADS;
-    lstm_cell(P(0), P(1), (int)a[2], P(3), P(4), P(5), (int)a[6], a[7], a[8]);
-    Py_END_ALLOW_THREADS;
-    Py_RETURN_NONE;
-}
-
-static PyObject *py_survey(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
-    (void)self;
-    ix a[MOST_ARGUMENTS];
-    if (!read_numbers(arguments, count, 9, a)) return NULL;
-    Py_BEGIN_ALLOW_THREADS;
-    survey(P(0), (int)a[1], a[2], a[3], a[4], a[5], P(6), P(7), P(8));
-    Py_END_ALLOW_THREADS;
-    Py_RETURN_NONE;
-}
-
-static PyObject *py_lstm_sequence(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
-    (void)self;
-    ix a[MOST_ARGUMENTS];
-    if (!read_numbers(arguments, count, 10, a)) return NULL;
-    if (a[9] > MOST_INPUTS) {
-        PyErr_SetString(PyExc_ValueError, "too many inputs");
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS;
-    lstm_sequence(P(0), P(1), P(2), (int)a[3], P(4), P(5), P(6), a[7], a[8], a[9]);
-    Py_END_ALLOW_THREADS;
-    Py_RETURN_NONE;
-}
-
-static PyObject *py_choose(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
-    (void)self;
-    ix a[MOST_ARGUMENTS];
-    if (!read_numbers(arguments, count, 12, a)) return NULL;
-    if (a[5] > MOST_BEAM || a[7] > a[5] * a[6]) {
-        PyErr_SetString(PyExc_ValueError, "too wide a beam, or more asked for than there are");
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS;
-    choose(P(0), P(1), P(2), P(3), a[4], a[5], a[6], a[7], P(8), P(9), P(10), P(11));
-    Py_END_ALLOW_THREADS;
-    Py_RETURN_NONE;
-}
+KERNEL(few_rows, 10, AT_MOST(a[8], MOST_INPUTS, "too many inputs"),
+       few_rows(P(0), P(1), P(2), P(3), (int)a[4], P(5), (int)a[6], a[7], a[8], a[9]))
+KERNEL(lay_out, 5, NULL, lay_out(P(0), (int)a[1], P(2), a[3], a[4]))
+KERNEL(quantize, 6, NULL, quantize(P(0), (int)a[1], P(2), P(3), a[4], a[5]))
+KERNEL(rescale, 7, NULL, rescale(P(0), P(1), P(2), P(3), (int)a[4], a[5], a[6]))
+KERNEL(lstm_cell, 9, NULL,
+       lstm_cell(P(0), P(1), (int)a[2], P(3), P(4), P(5), (int)a[6], a[7], a[8]))
+KERNEL(lstm_sequence, 10, AT_MOST(a[9], MOST_INPUTS, "too many inputs"),
+       lstm_sequence(P(0), P(1), P(2), (int)a[3], P(4), P(5), P(6), a[7], a[8], a[9]))
+KERNEL(survey, 9, NULL, survey(P(0), (int)a[1], a[2], a[3], a[4], a[5], P(6), P(7), P(8)))
+KERNEL(choose, 12,
+       a[5] > MOST_BEAM ? "too wide a beam"
+                        : AT_MOST(a[7], a[5] * a[6], "more asked for than there are"),
+       choose(P(0), P(1), P(2), P(3), a[4], a[5], a[6], a[7], P(8), P(9), P(10), P(11)))
 
 static PyObject *py_attend(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
     (void)self;

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Literal
 
@@ -101,27 +102,58 @@ def settle_near_zero(output: OutputLayer) -> None:
     output.bias = nn.Parameter(bias - bias.mean() - above)
 
 
-class PackedLinear:
-    """x W^T + b with packed weights: (..., inputs) -> (..., outputs), in `dtype`.
+class LaidOut(ABC):
+    """Weights that are laid out when they are first needed, for few rows or for many.
 
-    Weights are laid out when they are first needed, for few rows or for many, and kept in their own
-    order only until both is done.
+    They are kept in their own order until both is done; for ever where `parted` says that parts of
+    them will be asked for. `most`: for how many numbers the layout for few rows is the faster.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def _keep(self, weight: Tensor, *, few: bool) -> None:
         self.outputs, self.inputs = weight.shape
-        self.dtype = dtype
-        packed = _can_pack(weight.device, dtype)
-        # Sums are in float32 before they are rounded, and the bias joins them there.
-        bias_dtype = torch.float32 if packed else dtype
-        self.bias = None if bias is None else bias.detach().to(bias_dtype).clone()
-        self.weight: Tensor | None = weight.detach().to(dtype).clone()
-        self.many: Tensor | None = None if packed else self.weight
-        self.packed = packed
+        self.weight: Tensor | None = weight
         self.few: FewRows | None = None
-        fits = packed and dtype == torch.bfloat16 and FewRows.fits(self.inputs)
-        self.most = most_rows(self.weight) * self.inputs if fits else -1
-        self.parted = False  # whether `part` is asked for
+        self.many: Tensor | None = None
+        self.parted = False
+        self.most = most_rows(weight) * self.inputs if few and FewRows.fits(self.inputs) else -1
+
+    @abstractmethod
+    def _for_few(self, weight: Tensor) -> FewRows:
+        """The weights as products of few rows read them."""
+
+    @abstractmethod
+    def _for_many(self, weight: Tensor) -> Tensor:
+        """The weights as oneDNN reads them."""
+
+    def _lay_out_few(self) -> FewRows:
+        with _LAYING_OUT:
+            if self.few is None:
+                assert self.weight is not None
+                self.few = self._for_few(self.weight)
+                self.weight = self.weight if self.many is None or self.parted else None
+            return self.few
+
+    def _lay_out_many(self) -> Tensor:
+        with _LAYING_OUT:
+            if self.many is None:
+                assert self.weight is not None
+                self.many = self._for_many(self.weight)
+                wanted = self.parted or (self.few is None and self.most > 0)
+                self.weight = self.weight if wanted else None
+            return self.many
+
+
+class PackedLinear(LaidOut):
+    """x W^T + b with packed weights: (..., inputs) -> (..., outputs), in `dtype`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.packed = _can_pack(weight.device, dtype)
+        # Sums are in float32 before they are rounded, and the bias joins them there.
+        bias_dtype = torch.float32 if self.packed else dtype
+        self.bias = None if bias is None else bias.detach().to(bias_dtype).clone()
+        own = weight.detach().to(dtype).clone()
+        self._keep(own, few=self.packed and dtype == torch.bfloat16)
 
     def part(self, outputs: Tensor) -> PackedLinear:
         """The product for some outputs (U,) int64 only; `parted` must be set from the start."""
@@ -133,61 +165,40 @@ class PackedLinear:
         if x.numel() <= self.most:
             return (self.few or self._lay_out_few())(x, self.dtype)
         x = x.to(self.dtype)
-        if self.many is not None and not self.packed:
-            return nn.functional.linear(x, self.many, self.bias)
         many = self._lay_out_many() if self.many is None else self.many
+        if not self.packed:
+            return nn.functional.linear(x, many, self.bias)
         return torch.ops.mkldnn._linear_pointwise(x, many, self.bias, "none", [], "")
 
-    def _lay_out_few(self) -> FewRows:
-        with _LAYING_OUT:
-            if self.few is None:
-                assert self.weight is not None
-                self.few = FewRows(self.weight, self.bias)
-                self.weight = self.weight if self.many is None or self.parted else None
-            return self.few
+    def _for_few(self, weight: Tensor) -> FewRows:
+        return FewRows(weight, self.bias)
 
-    def _lay_out_many(self) -> Tensor:
-        with _LAYING_OUT:
-            if self.many is None:
-                assert self.weight is not None
-                self.many = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
-                wanted = self.parted or (self.few is None and self.most > 0)
-                self.weight = self.weight if wanted else None
-            return self.many
+    def _for_many(self, weight: Tensor) -> Tensor:
+        return torch.ops.mkldnn._reorder_linear_weight(weight, ROWS) if self.packed else weight
 
 
-class RowQuantized:
+class RowQuantized(LaidOut):
     """x W^T + b in 8 bits: (..., inputs) -> (..., outputs), in `dtype`.
 
     Weights have a scale for each output. Activations have one for each row: one for the whole
-    batch would let the largest value of a batch-mate change a sentence's translation. Weights are
-    laid out when they are first needed, as in `PackedLinear`.
+    batch would let the largest value of a batch-mate change a sentence's translation.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        self.outputs, self.inputs = weight.shape
         weight = weight.detach().float()
         self.dtype = dtype
         self.scales = weight.abs().amax(dim=1).clamp_min(1e-8) / 127
-        self.zeros = torch.zeros(self.outputs, dtype=torch.int64)
-        self.bias = torch.zeros(self.outputs) if bias is None else bias.detach().float().clone()
-        self._keep((weight / self.scales.unsqueeze(1)).round().to(torch.int8))
-
-    def _keep(self, whole: Tensor) -> None:
-        self.weight: Tensor | None = whole
-        self.many: Tensor | None = None
-        self.few: FewRows | None = None
-        self.most = most_rows(whole) * self.inputs if FewRows.fits(self.inputs) else -1
-        self.parted = False
+        self.zeros = torch.zeros(len(weight), dtype=torch.int64)
+        self.bias = torch.zeros(len(weight)) if bias is None else bias.detach().float().clone()
+        self._keep((weight / self.scales.unsqueeze(1)).round().to(torch.int8), few=True)
 
     def part(self, outputs: Tensor) -> RowQuantized:
         """As `PackedLinear.part`; what is in 8 bits is not rounded again."""
         assert self.weight is not None
         chosen = copy.copy(self)
-        chosen.outputs = len(outputs)
         chosen.scales, chosen.bias = self.scales[outputs], self.bias[outputs]
         chosen.zeros = self.zeros[outputs]
-        chosen._keep(self.weight.index_select(0, outputs))
+        chosen._keep(self.weight.index_select(0, outputs), few=True)
         return chosen
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -210,22 +221,11 @@ class RowQuantized:
             1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
 
-    def _lay_out_few(self) -> FewRows:
-        with _LAYING_OUT:
-            if self.few is None:
-                assert self.weight is not None
-                self.few = FewRows(self.weight, self.bias, self.scales)
-                self.weight = self.weight if self.many is None or self.parted else None
-            return self.few
+    def _for_few(self, weight: Tensor) -> FewRows:
+        return FewRows(weight, self.bias, self.scales)
 
-    def _lay_out_many(self) -> Tensor:
-        with _LAYING_OUT:
-            if self.many is None:
-                assert self.weight is not None
-                self.many = torch.ops.onednn.qlinear_prepack(self.weight, [ROWS, self.inputs])
-                wanted = self.parted or (self.few is None and self.most > 0)
-                self.weight = self.weight if wanted else None
-            return self.many
+    def _for_many(self, weight: Tensor) -> Tensor:
+        return torch.ops.onednn.qlinear_prepack(weight, [ROWS, self.inputs])
 
 
 Kept = type[PackedLinear] | type[RowQuantized]
