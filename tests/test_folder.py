@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -258,6 +258,19 @@ def test_what_is_not_a_model_folder_is_told(tmp_path: Path) -> None:
         open_folder(tmp_path)
 
 
+class Stopping:
+    """A function that is interrupted at its call number `stop`."""
+
+    def __init__(self, original: Callable[..., Any], stop: int) -> None:
+        self.original, self.stop, self.calls = original, stop, 0
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.stop:
+            raise KeyboardInterrupt
+        return self.original(*arguments)
+
+
 @pytest.mark.parametrize("name", ["replace", "fsync"])
 def test_replacing_weights_can_stop_anywhere(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -265,15 +278,7 @@ def test_replacing_weights_can_stop_anywhere(
     make(tmp_path)
     original = getattr(os, name)
     for stop in range(1, 20):
-        calls = 0
-
-        def stopping(*arguments: Any, stop: int = stop) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == stop:
-                raise KeyboardInterrupt
-            return original(*arguments)
-
+        stopping = Stopping(original, stop)
         weights = f"weights {stop}".encode()
         with monkeypatch.context() as patch:
             patch.setattr(os, name, stopping)
@@ -283,7 +288,7 @@ def test_replacing_weights_can_stop_anywhere(
             except KeyboardInterrupt:
                 pass
         open_folder(tmp_path)
-    assert calls > 2
+    assert stopping.calls > 2
     assert open_folder(tmp_path).weights.read_bytes() == weights
 
 
@@ -293,15 +298,7 @@ def test_adding_a_file_can_stop_anywhere(
 ) -> None:
     original = getattr(os, name)
     for stop in range(1, 20):
-        calls = 0
-
-        def stopping(*arguments: Any, stop: int = stop) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == stop:
-                raise KeyboardInterrupt
-            return original(*arguments)
-
+        stopping = Stopping(original, stop)
         path = make(tmp_path / str(stop))
         folder, added = open_folder(path), path / "shortlist.safetensors"
         with monkeypatch.context() as patch:
@@ -315,7 +312,7 @@ def test_adding_a_file_can_stop_anywhere(
         assert added.exists() or added.name not in left.manifest["files"]
         publish_more(left, {added.name: b"other words"})
         assert open_folder(path).manifest["files"].keys() > {added.name}
-    assert calls > 2
+    assert stopping.calls > 2
     assert added.read_bytes() == b"words"
     assert open_folder(path).manifest["source_language"] == "en"
 

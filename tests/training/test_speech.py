@@ -12,16 +12,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from torch import nn
 
 from transduce.data.sides import load_sides
 from transduce.errors import DataError
-from transduce.model import Seq2Seq, build_model
+from transduce.model import build_model
 from transduce.model.inference import settle
 from transduce.model.weights import load_weights
 from transduce.recipe import Recipe
 from transduce.recipe_files import recipe_from_dict
-from transduce.training import setup
 from transduce.training.interruption import Interrupted
 from transduce.training.loop import train
 from transduce.training.update import Updater
@@ -32,18 +30,6 @@ from .conftest import rows_of
 RATE = 8000
 NOTES = {"low": 300.0, "middle": 900.0, "high": 2700.0}
 BINS = 24
-
-
-def frames_model(*given: Any) -> Seq2Seq:
-    """A model whose source is frames: a linear layer stands where the embedding of ids was."""
-    model = build_model(*given[:3])
-    model.source_embedding = nn.Linear(BINS, model.source_embedding.embedding_dim)  # type: ignore
-    return model
-
-
-@pytest.fixture(autouse=True)
-def models_of_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "build_model", frames_model)
 
 
 def melody(names: list[str], seed: int) -> Any:
@@ -85,6 +71,7 @@ def recipe(tables: Path) -> Callable[..., Recipe]:
                 "embedding": 16,
                 "embedding_dropout": 0.0,
                 "scale_embedding": False,
+                "subsampling": {"kind": "none"},
                 "encoder": {**small, "kind": "gru"},
                 "decoder": {**small, "kind": "gru"},
             },
@@ -106,7 +93,7 @@ def recipe(tables: Path) -> Callable[..., Recipe]:
 
 def opened(recipe: Recipe, folder: Path) -> Transducer:
     source, target = load_sides(folder, recipe)
-    model = frames_model(recipe.model, source.size, target.size)
+    model = build_model(recipe.model, source.size, target.size, BINS)
     load_weights(model, folder / "weights.safetensors")
     cpu = torch.device("cpu")
     return Transducer(
