@@ -23,6 +23,9 @@ class SpeechAugmentOptions(Options):
 
     # the speeds that an example may be played at, of which one is drawn; [0.9, 1.0, 1.1] is usual
     speed: list[Speed] = Field(default=[1.0], min_length=1)
+    # formants are put between so many and so many times as high, as of larger and smaller speakers
+    # (Jaitly & Hinton 2013); [0.9, 1.1] is usual, [1, 1] is none
+    vocal_tract: Range = (1.0, 1.0)
     frequency_masks: Count = 2  # stripes of bins hidden
     frequency_width: Positive = 27  # bins that one of them covers at most
     time_masks: Count = 2  # stretches of time hidden
@@ -37,11 +40,18 @@ class SpeechAugmentOptions(Options):
     reverb: Share = 0.3  # share of copies heard in a room
     reverb_seconds: Range = (0.1, 0.6)  # in which its echo falls by 60 dB
 
-    @field_validator("noise_db", "gain_db", "reverb_seconds")
+    @field_validator("vocal_tract", "noise_db", "gain_db", "reverb_seconds")
     @classmethod
     def _in_order(cls, range: tuple[float, float]) -> tuple[float, float]:
         if range[0] > range[1]:
             raise ValueError(f"the least ({range[0]:g}) is above the most ({range[1]:g})")
+        return range
+
+    @field_validator("vocal_tract")
+    @classmethod
+    def _a_voice(cls, range: tuple[float, float]) -> tuple[float, float]:
+        if not 0.5 <= range[0] <= range[1] <= 2.0:
+            raise ValueError("vocal_tract lies between 0.5 and 2")
         return range
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from transduce.data.audio.augment import spec_augment
+from transduce.data.audio.augment import other_voice, spec_augment
 from transduce.data.audio.features import Accumulator, Frames, Statistics, log_mel, statistics
 from transduce.data.audio.files import Waveform, is_silent, load, resampled
 from transduce.data.audio.perturb import perturbed
@@ -89,8 +89,12 @@ class SpeechSide:
         return found.applied(frames)
 
     def augmented(self, frames: Frames, rng: np.random.Generator) -> Frames:
-        """Training frames with what the recipe hides of them, as `rng` draws it."""
-        return spec_augment(frames, self.options.augment, rng)
+        """Training frames in the voice that `rng` draws, with what it hides of them."""
+        augment = self.options.augment
+        least, most = augment.vocal_tract
+        if least != most:
+            frames = other_voice(frames, float(rng.uniform(least, most)), self.options.rate)
+        return spec_augment(frames, augment, rng)
 
     def seconds_of(self, frames: int) -> float:
         """How long so many frames are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transduce.data.audio.augment import spec_augment, warped
+from transduce.data.audio.augment import other_voice, spec_augment, warped
 from transduce.data.audio.features import FLOOR, Accumulator, log_mel, statistics
 from transduce.recipe import SpeechOptions
 from transduce.recipe_speech import SpeechAugmentOptions
@@ -122,3 +122,29 @@ def test_warping_moves_time_and_keeps_both_ends() -> None:
         assert np.abs(made - ramp).max() <= 8 + 1e-3
         moved += not np.array_equal(made, ramp)
     assert moved > 10
+
+
+@pytest.mark.parametrize("tone", [500.0, 1500.0, 2500.0])
+@pytest.mark.parametrize("factor", [0.8, 0.9, 1.15, 1.25])
+def test_another_voice_is_the_same_tone_higher_or_lower(factor: float, tone: float) -> None:
+    options = SpeechOptions()
+    seconds = np.arange(16_000) / 16_000
+
+    def heard(tone: float) -> np.ndarray:
+        wave = 0.1 * np.sin(2 * np.pi * tone * seconds)
+        return log_mel(wave.astype(np.float32), options)
+
+    made = other_voice(heard(tone), factor, options.rate)
+    assert made.dtype == np.float32
+    loudest = made.mean(axis=0).argmax()
+    assert abs(loudest - heard(factor * tone).mean(axis=0).argmax()) <= 1
+    assert abs(loudest - heard(tone).mean(axis=0).argmax()) > 1
+
+
+def test_another_voice_keeps_both_ends_of_the_scale() -> None:
+    ramp = np.tile(np.arange(80, dtype=np.float32), (4, 1))
+    for factor in (0.5, 0.9, 1.1, 2.0):
+        made = other_voice(ramp, factor, 16_000)
+        assert (np.diff(made, axis=1) >= 0).all() and made.min() >= 0 and made.max() <= 79
+        assert abs(made[0, -1] - 79) < 1.5
+    assert other_voice(ramp, 1.0, 16_000) is ramp

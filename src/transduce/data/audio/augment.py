@@ -1,4 +1,4 @@
-"""Making training speech more varied: hidden stripes of frames, and warped time (SpecAugment).
+"""Making training speech more varied: other voices, hidden stripes of frames, and warped time.
 
 Every change is a function of the frames and a seeded generator, so that a training that goes on
 sees what it would have seen.
@@ -9,8 +9,12 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from transduce.data.audio.features import Frames
+
+LOWEST = 20.0  # Hz, where Kaldi's mel filters begin
+_BEND = 4800 / 8000  # of the highest frequency: above it the stretching gives way
 
 
 class Masks(Protocol):
@@ -70,3 +74,34 @@ def warped(frames: Frames, most: int, rng: np.random.Generator) -> Frames:
     before = np.minimum(at.astype(np.int64), count - 2)
     share = (at - before).astype(np.float32)[:, None]
     return frames[before] * (1 - share) + frames[before + 1] * share
+
+
+def other_voice(frames: Frames, factor: float, rate: int) -> Frames:
+    """(S, F) log-mel frames -> those of a speaker whose formants lie `factor` times as high.
+
+    Frequencies are scaled, and above a bend so that the highest stays where it is: vocal tract
+    length perturbation (Jaitly & Hinton 2013), of the frames instead of the filters, whose values
+    between two bins are interpolated. `rate` is that of the samples.
+    """
+    if factor == 1:
+        return frames
+    bins, highest = frames.shape[1], rate / 2
+    # The filters' centres lie evenly between the ends of the mel scale.
+    ends = _mel(np.array([LOWEST, highest]))
+    centres = _hertz(np.linspace(ends[0], ends[1], bins + 2)[1:-1])
+    bend = _BEND * highest * min(factor, 1.0)
+    heard_at = np.interp(centres, [0.0, bend, highest], [0.0, bend / factor, highest])
+    at = (_mel(heard_at) - ends[0]) / (ends[1] - ends[0]) * (bins + 1) - 1
+    at = np.clip(at, 0, bins - 1)
+    before = np.minimum(at.astype(np.int64), bins - 2)
+    share = (at - before).astype(np.float32)
+    made: Frames = frames[:, before] * (1 - share) + frames[:, before + 1] * share
+    return made
+
+
+def _mel(hertz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return 1127.0 * np.log1p(hertz / 700.0)
+
+
+def _hertz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return 700.0 * np.expm1(mel / 1127.0)
