@@ -11,7 +11,7 @@ setup(
     ext_modules=[
         Extension(
             "transduce.kernels._kernels",
-            sources=[f"{FOLDER}/{name}.c" for name in ("module", "products", "steps")],
+            sources=[f"{FOLDER}/{name}.c" for name in ("module", "products", "steps", "search")],
             depends=[f"{FOLDER}/{name}.h" for name in ("kernels", "simd")],
             define_macros=[("Py_LIMITED_API", "0x030A0000")],
             py_limited_api=True,  # one build for every Python

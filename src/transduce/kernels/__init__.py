@@ -27,7 +27,7 @@ SMALL = 1 << 20  # bytes of weights that stay at hand to be read again for the n
 WIDEST = 4096  # most inputs of such a product
 MOST_BEST = 64  # most words of a row that `survey` finds
 _BLOCK = 32  # outputs that are summed together
-_KINDS = {torch.float32: 0, torch.bfloat16: 1}
+KINDS = {torch.float32: 0, torch.bfloat16: 1}  # of number, as in simd.h
 _there = _c is not None and bool(_c.supported()) and os.environ.get("TRANSDUCE_KERNELS") != "0"
 
 
@@ -38,7 +38,7 @@ def available() -> bool:
 
 def takes(x: Tensor) -> bool:
     """Whether the kernels are for such a tensor here."""
-    return _there and x.device.type == "cpu" and x.dtype in _KINDS and not torch.is_grad_enabled()
+    return _there and x.device.type == "cpu" and x.dtype in KINDS and not torch.is_grad_enabled()
 
 
 class FewRows:
@@ -77,7 +77,7 @@ class FewRows:
         y = torch.empty(*x.shape[:-1], self.outputs, dtype=dtype)
         rows = x.numel() // self.inputs
         _c.few_rows(
-            *self.addresses, x.data_ptr(), _KINDS[x.dtype], y.data_ptr(), _KINDS[dtype],
+            *self.addresses, x.data_ptr(), KINDS[x.dtype], y.data_ptr(), KINDS[dtype],
             rows, self.inputs, self.outputs,
         )  # fmt: skip
         return y
@@ -98,7 +98,7 @@ def layout(weight: Tensor) -> Tensor:
     weight = weight.contiguous()
     width = 4 * -(-inputs * weight.element_size() // 4)
     blocks = torch.empty(-(-outputs // _BLOCK) * _BLOCK, width, dtype=torch.uint8)
-    kind = _KINDS.get(weight.dtype, -1)
+    kind = KINDS.get(weight.dtype, -1)
     _c.lay_out(weight.data_ptr(), kind, blocks.data_ptr(), outputs, inputs)
     return blocks
 
@@ -110,7 +110,7 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
     whole = torch.empty(rows, inputs, dtype=torch.uint8)
     scale = torch.empty(rows)
     _c.quantize(
-        x.data_ptr(), _KINDS[x.dtype], whole.data_ptr(), scale.data_ptr(), rows, inputs
+        x.data_ptr(), KINDS[x.dtype], whole.data_ptr(), scale.data_ptr(), rows, inputs
     )  # fmt: skip
     return whole, scale
 
@@ -125,7 +125,7 @@ def rescale(product: Tensor, scale: Tensor, bias: Tensor, dtype: torch.dtype) ->
     y = torch.empty(rows, outputs, dtype=dtype)
     _c.rescale(
         product.data_ptr(), scale.data_ptr(), bias.data_ptr(), y.data_ptr(),
-        _KINDS[dtype], rows, outputs,
+        KINDS[dtype], rows, outputs,
     )  # fmt: skip
     return y
 
@@ -145,8 +145,8 @@ def lstm_cell(
     after = torch.empty_like(cell)
     hidden = torch.empty(rows, size, dtype=dtype)
     _c.lstm_cell(
-        gates.data_ptr(), 0 if given is None else given.data_ptr(), _KINDS[gates.dtype],
-        cell.data_ptr(), after.data_ptr(), hidden.data_ptr(), _KINDS[dtype], rows, size,
+        gates.data_ptr(), 0 if given is None else given.data_ptr(), KINDS[gates.dtype],
+        cell.data_ptr(), after.data_ptr(), hidden.data_ptr(), KINDS[dtype], rows, size,
     )  # fmt: skip
     return hidden, after
 
@@ -169,7 +169,7 @@ def lstm_sequence(
     cell = torch.zeros(rows, gates // 4) if before is None else before[1].float().clone()
     room = torch.empty(rows, gates, dtype=inputs.dtype)
     _c.lstm_sequence(
-        *weights.addresses[:2], inputs.data_ptr(), _KINDS[inputs.dtype], hidden.data_ptr(),
+        *weights.addresses[:2], inputs.data_ptr(), KINDS[inputs.dtype], hidden.data_ptr(),
         cell.data_ptr(), room.data_ptr(), rows, positions, gates // 4,
     )  # fmt: skip
     return hidden[1:], cell
@@ -188,7 +188,7 @@ def survey(logits: Tensor, first: int, count: int) -> tuple[Tensor, Tensor, Tens
     values = torch.empty(rows, count)
     words = torch.empty(rows, count, dtype=torch.int64)
     _c.survey(
-        logits.data_ptr(), _KINDS[logits.dtype], rows, vocabulary, first, count,
+        logits.data_ptr(), KINDS[logits.dtype], rows, vocabulary, first, count,
         norm.data_ptr(), values.data_ptr(), words.data_ptr(),
     )  # fmt: skip
     return norm, values, words
@@ -235,9 +235,16 @@ def attend(
     context = torch.empty(sentences, beam, heads * depth, dtype=queries.dtype)
     weights = torch.empty(sentences, beam, sources)
     _c.attend(
-        queries.data_ptr(), _KINDS[queries.dtype], keys.data_ptr(), across, values.data_ptr(),
-        _KINDS[keys.dtype], 0 if penalty is None else penalty.data_ptr(), context.data_ptr(),
-        _KINDS[queries.dtype], weights.data_ptr(), sentences, beam, heads, whole // heads, depth,
+        queries.data_ptr(), KINDS[queries.dtype], keys.data_ptr(), across, values.data_ptr(),
+        KINDS[keys.dtype], 0 if penalty is None else penalty.data_ptr(), context.data_ptr(),
+        KINDS[queries.dtype], weights.data_ptr(), sentences, beam, heads, whole // heads, depth,
         sources,
     )  # fmt: skip
     return context, weights
+
+
+def search(task: int) -> int:
+    """The search of one sentence, whose `Task` (kernels.h) is at this address; `plan` makes it.
+    Returns how many steps it took."""
+    steps: int = _c.search(task)
+    return steps

@@ -60,4 +60,39 @@ void attend(const void *queries, int kind, const void *keys, int across, const v
             int memory_kind, const float *penalty, void *context, int context_kind, float *weights, float *scratch,
             ix sentences, ix beam, ix heads, ix width, ix depth, ix sources);
 
+/* What search does in each step, in order: a code and what it concerns, filled up to OP_SIZE numbers.
+ * x, y, … are numbers of buffers, each of which has a row for every hypothesis. */
+enum {
+    EMBED,   /* x, table: each hypothesis' last token's row of it */
+    PUT,     /* x, y, column: x into the columns of y from there on, both of one kind */
+    PRODUCT, /* x, y, weights, scales, bias: y of x, as few_rows */
+    CELL,    /* gates, given or -1, hidden, cell: the last two are replaced */
+    ADD,     /* x, y: the first columns of y to x */
+    TANH,    /* x */
+    SCALE,   /* x, y, n: x / sqrt(n) into y */
+    ATTEND   /* queries, context, keys, across, values, their kind, heads */
+};
+#define OP_SIZE 8
+
+/* The beam search of one sentence. Numbers are sizes, or addresses of what is named in brackets. */
+typedef struct {
+    ix ops, op_count;         /* [(n, OP_SIZE) ix] */
+    ix buffers, buffer_count; /* [(n, 3) ix: width, kind, the state's one row at first or 0] */
+    ix logits;                /* the buffer that the last op leaves them in */
+    ix beam, n_best;          /* at most MOST_ROWS */
+    ix least, last;           /* the first step that may end, and the one that must */
+    ix begin, end, first_word; /* tokens; columns from first_word on are words */
+    ix column_words;           /* [long long: the token of each column], or 0: these are tokens */
+    ix sources;                /* positions of the memory */
+    ix norms;                  /* [last + 1 floats] that the score of a target ending there is divided by */
+    /* what comes out; of each step as in search/history.py, (last + 1, beam) */
+    ix tokens, parents;           /* [long long] */
+    ix gains, ends, attention;    /* [float]; attention (last + 1, beam, sources) */
+    ix finished, unfinished;      /* [n_best floats], -inf at first: normalised scores, best first */
+    ix finished_at, unfinished_at; /* [n_best long long]: step x beam + slot */
+} Task;
+
+/* Returns how many steps it took, or -1 if there is no memory. */
+ix search(const Task *task);
+
 #endif

@@ -95,6 +95,21 @@ static PyObject *py_attend(PyObject *self, PyObject *const *arguments, Py_ssize_
     Py_RETURN_NONE;
 }
 
+static PyObject *py_search(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    (void)self;
+    ix a[MOST_ARGUMENTS], steps;
+    if (!read_numbers(arguments, count, 1, a)) return NULL;
+    const Task *task = P(0);
+    if (task->beam > MOST_ROWS || task->n_best > MOST_ROWS) {
+        PyErr_SetString(PyExc_ValueError, "too wide a beam");
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS;
+    steps = search(task);
+    Py_END_ALLOW_THREADS;
+    return steps < 0 ? PyErr_NoMemory() : PyLong_FromSsize_t(steps);
+}
+
 #define FAST(function) ((PyCFunction)(void (*)(void))function)
 #endif
 
@@ -110,6 +125,7 @@ static PyMethodDef methods[] = {
     {"lstm_sequence", FAST(py_lstm_sequence), METH_FASTCALL, "See kernels.h."},
     {"choose", FAST(py_choose), METH_FASTCALL, "See kernels.h."},
     {"attend", FAST(py_attend), METH_FASTCALL, "See kernels.h."},
+    {"search", FAST(py_search), METH_FASTCALL, "See kernels.h."},
 #endif
     {NULL, NULL, 0, NULL},
 };

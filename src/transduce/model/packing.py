@@ -117,6 +117,10 @@ class LaidOut(ABC):
         self.parted = False
         self.most = most_rows(weight) * self.inputs if few and FewRows.fits(self.inputs) else -1
 
+    def for_few_rows(self) -> FewRows | None:
+        """The weights laid out for products of few rows; None where these have no kernel."""
+        return None if self.most < 0 else self.few or self._lay_out_few()
+
     @abstractmethod
     def _for_few(self, weight: Tensor) -> FewRows:
         """The weights as products of few rows read them."""

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from transduce.errors import UsageError
+from transduce.kernels.plan import Plan
 from transduce.model.decoder import DecoderState, RecurrentDecoder
 from transduce.model.encoder import RecurrentEncoder
 from transduce.model.output import OutputLayer
+from transduce.model.plan import plan_of
 from transduce.model.rnn import Dropout, RecurrentLayer, drop_words
 from transduce.model.state import Features, Memory, State, Step, StepFeatures
 from transduce.model.subsampling import Subsampling
@@ -169,6 +171,15 @@ class Seq2Seq(nn.Module):
         embedded = self._embed(self.target_embedding, target_input)
         features = decoder.features(memory, embedded)
         return Features(self.output_dropout(features.values), features.attention)
+
+    def plan(
+        self, memory: Memory, state: State, output: object = None, words: Tensor | None = None
+    ) -> Plan | None:
+        """A step for the only sentence of a memory written down, where it can be; `output` is the
+        output layer's product where it is for some `words` (U,) only."""
+        table = self.step_embedding or self.target_embedding
+        assert table is not None
+        return plan_of(self.decoder, table.weight, state, output or self.output.product, words)
 
     def forward(
         self, source: Tensor, lengths: Tensor, target_input: Tensor

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from transduce.errors import FolderError
+from transduce.kernels.plan import Plan
 from transduce.model.output import OutputLayer
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.state import Memory, State, Step
@@ -122,6 +123,12 @@ class Shortlisted:
 
     def start(self, memory: ShortMemory) -> State:
         return self.model.start(memory.memory)
+
+    def plan(self, memory: ShortMemory, state: State) -> Plan | None:
+        """As `Seq2Seq.plan`."""
+        if memory.forbidden is not None:
+            return None
+        return self.model.plan(memory.memory, state, memory.product, memory.words)
 
     def step(self, tokens: Tensor, state: State, memory: ShortMemory) -> Step:
         features = self.model.step_features(tokens, state)

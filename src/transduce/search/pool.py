@@ -8,6 +8,7 @@ from torch import Tensor
 
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
+from transduce.search.alone import search_alone
 from transduce.search.history import History
 from transduce.search.interface import SearchModel
 from transduce.search.limits import Limits, remaining
@@ -95,6 +96,10 @@ def search_batch(
     """Search one batch to its end. source (B, S) int64 padded, lengths (B,) with EOS."""
     pool = Pool(model, method, options, source.device)
     pool.admit(np.arange(len(lengths)), source, lengths.cpu())
+    if len(lengths) == 1 and pool.running is not None:
+        alone = search_alone(model, pool.running, options)
+        if alone is not None:
+            return [alone]
     while pool.running is not None:
         pool.step()
     return [hypotheses for _, hypotheses in sorted(pool.collect(), key=lambda pair: pair[0])]

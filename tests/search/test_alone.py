@@ -1,0 +1,150 @@
+"""The search of one sentence in one call finds what the search step by step finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from transduce import kernels
+from transduce.hypotheses import Hypothesis
+from transduce.model import Seq2Seq, build_model
+from transduce.model.packing import has_int8, pack
+from transduce.model.shortlist import Shortlist, Shortlisted
+from transduce.recipe import ModelOptions, SearchOptions
+from transduce.search import decode_batch, pool
+from transduce.search.alone import search_alone
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
+
+SIZE = 60  # of both vocabularies
+SOURCES = [[5, 9, 7, 12], [30, 4], [8, 8, 39, 6, 11, 17, 25], [21], list(range(4, 40))]
+PRECISIONS = ["bf16"] + (["int8"] if has_int8(torch.device("cpu")) else [])
+
+
+def make(decoder: dict[str, Any] | None = None, *, size: int = SIZE, seed: int = 3) -> Seq2Seq:
+    torch.manual_seed(seed)
+    given = {"size": 24, "layers": 2, "attention": {"kind": "multi_head", "heads": 2}}
+    options = ModelOptions.model_validate(
+        {
+            "embedding": 16,
+            "encoder": {"size": 24, "layers": 1},
+            "decoder": given | (decoder or {}),
+        }
+    )
+    model = build_model(options, SIZE, size).eval()
+    with torch.no_grad():  # so that hypotheses differ, and some end
+        for parameter in model.parameters():
+            parameter.mul_(2.0)
+        model.output.bias[2] += 6.0
+    return model
+
+
+def both(
+    model: Any, options: SearchOptions, monkeypatch: pytest.MonkeyPatch, *, planned: bool = True
+) -> list[tuple[list[Hypothesis], list[Hypothesis]]]:
+    """What each source gets in one call, and step by step."""
+    took = []
+
+    def watched(*given: Any) -> list[Hypothesis] | None:
+        found = search_alone(*given)
+        took.append(found is not None)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "search_alone", watched)
+        one = [decode_batch(model, [source], options)[0] for source in SOURCES]
+        patch.setattr(pool, "search_alone", lambda *given: None)
+        other = [decode_batch(model, [source], options)[0] for source in SOURCES]
+    assert took == [planned] * len(SOURCES)
+    return list(zip(one, other, strict=True))
+
+
+def assert_same(pairs: list[tuple[list[Hypothesis], list[Hypothesis]]]) -> None:
+    for ones, others in pairs:
+        assert [h.ids for h in ones] == [h.ids for h in others]
+        for one, other in zip(ones, others, strict=True):
+            assert one.finished == other.finished
+            assert one.score == pytest.approx(other.score, abs=1e-5)
+            assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
+            assert one.token_scores == pytest.approx(other.token_scores, abs=1e-5)
+            assert one.attention is not None and other.attention is not None
+            assert one.attention.shape == other.attention.shape
+            assert np.abs(one.attention - other.attention).max() < 1e-5
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("feeding", ["parallel", "input", "context"])
+@pytest.mark.parametrize("kind", ["general", "dot", "scaled_dot", "multi_head"])
+def test_every_architecture_with_a_plan(
+    precision: Any, feeding: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pack(make({"feeding": feeding, "attention": {"kind": kind}}), precision)
+    for options in (SearchOptions(beam=4, n_best=2), SearchOptions(beam=1)):
+        assert_same(both(model, options, monkeypatch))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beam": 8, "n_best": 8},
+        {"beam": 5, "n_best": 3, "length_penalty": 0.0},
+        {"beam": 3, "normalization": "gnmt", "length_penalty": 2.0},
+        {"beam": 4, "max_ratio": 0.1, "max_extra": 1, "n_best": 4},
+        {"beam": 4, "min_ratio": 1.0, "max_ratio": 1.2, "max_extra": 0},
+        {"beam": 1, "min_ratio": 0.5},
+    ],
+)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_option_of_the_search(
+    options: dict[str, Any], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pack(make(seed=seed), "bf16")
+    pairs = both(model, SearchOptions(**options), monkeypatch)
+    assert_same(pairs)
+    assert any(h.finished for _, found in pairs for h in found) or "max_extra" in options
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        {"layers": 1},
+        {"layers": 3, "residual": True},
+        {"readout": "linear"},
+        {"size": 20, "attention": {"kind": "general"}},
+    ],
+)
+def test_layers_residuals_and_read_outs(
+    decoder: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_same(both(pack(make(decoder), "bf16"), SearchOptions(beam=5), monkeypatch))
+
+
+def test_among_a_shortlist(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = torch.randint(4, SIZE, (SIZE, 3))
+    model = Shortlisted(pack(make(), "bf16"), Shortlist(candidates, torch.arange(8)))
+    assert_same(both(model, SearchOptions(beam=5, n_best=2), monkeypatch))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "precision", "beam", "size"),
+    [
+        ({}, "fp32", 3, SIZE),
+        ({"kind": "gru"}, "bf16", 3, SIZE),
+        ({"attention": {"kind": "additive"}}, "bf16", 3, SIZE),
+        ({"attention": {"kind": "location"}, "feeding": "input"}, "bf16", 3, SIZE),
+        ({"attention": {"kind": "none"}}, "bf16", 3, SIZE),
+        ({"readout": "maxout"}, "bf16", 3, SIZE),
+        ({"layer_norm": True}, "bf16", 3, SIZE),
+        ({}, "bf16", 9, SIZE),
+        ({}, "bf16", 5, 7),
+    ],
+)
+def test_what_has_no_plan_is_searched_step_by_step(
+    decoder: dict[str, Any], precision: Any, beam: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pack(make(decoder, size=size), precision)
+    for one, other in both(model, SearchOptions(beam=beam), monkeypatch, planned=False):
+        assert [h.ids for h in one] == [h.ids for h in other]
