@@ -29,6 +29,8 @@ def reverse_by_length(x: Tensor, lengths: Tensor) -> Tensor:
     >>> reverse_by_length(torch.tensor([[[1], [2], [0]]]), torch.tensor([2])).flatten().tolist()
     [2, 1, 0]
     """
+    if _alone(x, lengths):
+        return x.flip(1)
     positions = torch.arange(x.shape[1], device=x.device)
     ends = lengths.unsqueeze(1)
     index = torch.where(positions < ends, ends - 1 - positions, positions)
@@ -37,7 +39,14 @@ def reverse_by_length(x: Tensor, lengths: Tensor) -> Tensor:
 
 def last_real(x: Tensor, lengths: Tensor) -> Tensor:
     """The vector at each sequence's last real position. x (B, T, D), lengths (B,) -> (B, D)."""
+    if _alone(x, lengths):
+        return x[:, -1]
     return x[torch.arange(x.shape[0], device=x.device), lengths - 1]
+
+
+def _alone(x: Tensor, lengths: Tensor) -> bool:
+    """Whether there is one sequence without padding, as a CPU can tell at once."""
+    return len(x) == 1 and lengths.device.type == "cpu" and int(lengths[0]) == x.shape[1]
 
 
 @dataclass(frozen=True)

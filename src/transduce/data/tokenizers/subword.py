@@ -53,6 +53,8 @@ class SubwordTokenizer:
     def encode_batch(self, texts: Sequence[str], *, seed: int | None = None) -> list[list[int]]:
         texts = list(texts)
         if seed is None or self.dropout == 0.0:
+            if len(texts) == 1:  # for several, threads are started
+                return [self.encode(texts[0])]
             return list(self._pieces.encode(texts, out_type=int))
         return self._sample(texts, seed)
 
