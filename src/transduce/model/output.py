@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transduce.model.consistency import ConsistentCrossEntropy
 
 TINY = 1e-30
-CHUNK = 1024  # rows of logits alive at a time; larger costs cache, smaller costs calls
+CHUNK = 2048  # rows of logits alive at a time; larger costs cache, smaller costs calls
 
 
 def compute_dtype(device: torch.device) -> torch.dtype | None:
@@ -72,23 +72,26 @@ class LinearCrossEntropy(torch.autograd.Function):
             grad_bias = torch.zeros_like(bias, dtype=torch.float32)
         for start in range(0, values.shape[0], CHUNK):
             x = values[start : start + CHUNK]
-            target = targets[start : start + CHUNK].unsqueeze(1)
             logits = torch.addmm(bias.to(x.dtype), x, weight.t())
-            picked = logits.gather(1, target).float()
+            # Where the targets lie in the flattened logits: gather and scatter along a row are a
+            # pass over all of it in half precision.
+            rows = torch.arange(len(x), device=x.device)
+            at = rows * weight.shape[0] + targets[start : start + CHUNK]
+            picked = logits.flatten().index_select(0, at).float()
             if with_grad:
                 # One fused pass, in the dtype of the products that follow: the gradient is made in
                 # place of the probabilities. The clamp is for reporting only.
                 grad = torch.softmax(logits, dim=1)
-                losses = -grad.gather(1, target).float().clamp_min(TINY).log()
+                losses = -grad.flatten().index_select(0, at).float().clamp_min(TINY).log()
             else:
-                losses = logits.float().logsumexp(dim=1, keepdim=True) - picked
+                losses = logits.float().logsumexp(dim=1) - picked
             x_sum = x.float().sum(dim=0)
             mean_logits = (torch.dot(x_sum, weight_sum) + x.shape[0] * bias_sum) / weight.shape[0]
             nll += losses.sum()
             # smoothing x (log Z - mean logit), where log Z = loss + picked logit
             loss += losses.sum() + smoothing * (picked.sum() - mean_logits)
             if with_grad:
-                grad.scatter_add_(1, target, grad.new_full(target.shape, smoothing - 1))
+                grad.view(-1).index_add_(0, at, grad.new_full(at.shape, smoothing - 1))
                 grad_x = grad @ weight - (uniform * weight_sum).to(x.dtype)
                 grad_values[start : start + CHUNK] = grad_x
                 # A product with ones, since a sum over rows is slow in half precision.
