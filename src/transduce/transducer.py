@@ -267,8 +267,8 @@ class Transducer(Answering[SearchOptions]):
         read = self._read(sources, limit)
         wanted = read_texts(self.target, targets, limit)
         if isinstance(self.source, CopySource):
-            for one, its in zip(read, wanted, strict=True):
-                its.ids = self.source.copied(one.tokens, one.ids, its.tokens, its.ids)
+            for given, its in zip(read, wanted, strict=True):
+                its.ids = self.source.copied(given.tokens, given.ids, its.tokens, its.ids)
 
         def answer(part: list[int]) -> list[Forced | None]:
             sources, targets = [read[i].ids for i in part], [wanted[i].ids for i in part]
