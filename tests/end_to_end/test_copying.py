@@ -133,7 +133,7 @@ def test_stopping_and_going_on_loses_nothing(
 
 WRONG = [
     ({"model": {"decoder": {"attention": {"kind": "none"}}}}, "copies from where attention is"),
-    ({"training": {"consistency": 1.0}}, "consistency"),
+    ({"training": {"epochs": 1, "consistency": 1.0}}, "consistency"),
     ({"search": {"shortlist": 10}}, "shortlist"),
     ({"target": {"tokenizer": {"kind": "characters"}}, "source": {}}, "one kind of tokenizer"),
     ({"model": {"ctc": {"weight": 0.3}}}, "ctc.weight"),
