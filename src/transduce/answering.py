@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
+from transduce.data.copying import target_text, target_tokens
 from transduce.data.speech import SpeechSide
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
@@ -99,8 +100,8 @@ class Answering(ABC, Generic[Chosen]):
         return replace(outputs[0], n_best=outputs) if options.n_best > 1 else outputs[0]
 
     def _one(self, source: Source, hypothesis: Hypothesis, options: Chosen) -> Output:
-        tokens = self.target.tokens(hypothesis.ids)
-        text = self.target.decode(hypothesis.ids)
+        tokens = target_tokens(self.target, hypothesis.ids, source.tokens)
+        text = target_text(self.target, hypothesis.ids, source.tokens)
         if options.replace_unknown and hypothesis.attention is not None and UNK in hypothesis.ids:
             tokens = replace_unknown(tokens, source.tokens, hypothesis.attention)
             text = self.target.decode_tokens(tokens)
@@ -117,6 +118,7 @@ class Answering(ABC, Generic[Chosen]):
             attention=hypothesis.attention,
             reason=reason,
             times=self._times(source, hypothesis),
+            copied=hypothesis.copied,
         )
 
     def _times(self, source: Source, hypothesis: Hypothesis) -> list[tuple[float, float]] | None:

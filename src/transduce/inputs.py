@@ -11,7 +11,6 @@ import numpy as np
 
 from transduce.data.speech import Sound, SpeechSide
 from transduce.data.text import TextSide
-from transduce.data.tokenizers.base import UNK
 from transduce.errors import DataError
 
 WINDOW = 2048  # inputs read ahead, sorted by length and decoded together
@@ -49,7 +48,7 @@ def read_texts(side: TextSide, texts: Sequence[Text], limit: int) -> list[Source
             reason = joined(damage, "nothing in the input is known to the model")
         elif len(ids) > limit:
             reason = joined(damage, f"input of {len(ids)} tokens cut to {limit}")
-        tokens = _written(side, text, ids)[:limit]
+        tokens = side.written(text, ids)[:limit]
         sources.append(Source(list(ids[:limit]), tokens, reason))
     return sources
 
@@ -125,12 +124,3 @@ def _text(text: Text) -> tuple[str, str | None]:
         clean = text.encode("utf-16", "surrogatepass").decode("utf-16", errors="replace")
         return clean, "lone surrogates replaced"
     return text, None
-
-
-def _written(side: TextSide, text: str, ids: Sequence[int]) -> list[str]:
-    """The tokens of a text as they stand in it, where tokens are parts of it one by one."""
-    if UNK in ids:
-        units = list(text) if side.tokenizer.kind == "characters" else text.split()
-        if len(units) == len(ids):
-            return units
-    return side.tokens(ids)

@@ -144,6 +144,9 @@ class TrainingOptions(Options):
     label_smoothing: Probability = 0.1  # 1512.00567, section 7; 0: none
     # R-Drop (2106.14448): half its alpha, since the losses of the two passes are averaged; 0: none
     consistency: Annotated[float, Field(ge=0.0)] = 0.0
+    # weight of the coverage loss, against attention to a place again (1704.04368, section 2.3); 0:
+    # none
+    coverage: Annotated[float, Field(ge=0.0)] = 0.0
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0  # 0: no clipping
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: the faster here, measured once
     ema: Probability = 0.0  # decay of the exponential moving average of the weights; 0: none
@@ -270,6 +273,32 @@ class Recipe(Options):
     def _passes_can_agree(self) -> Recipe:
         if self.training.consistency and not self.model.has_decoder:
             raise ValueError("training.consistency needs a model with a decoder")
+        if self.training.consistency and self.model.copies:
+            raise ValueError(
+                "training.consistency does not go with model.decoder.copy; set one to 0 or none"
+            )
+        attends = self.model.has_decoder and self.model.decoder.attention.kind != "none"
+        if self.training.coverage and not attends:
+            raise ValueError("training.coverage needs a model with a decoder and attention")
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_copy(self) -> Recipe:
+        if self.model.decoder.copy == "none":
+            return self
+        if self.source.kind == "speech":
+            raise ValueError("model.decoder.copy: speech has no words to copy; set it to none")
+        if self.search.shortlist:
+            raise ValueError("search.shortlist does not go with model.decoder.copy; set it to 0")
+        source, target = self.source.tokenizer, self.target.tokenizer
+        subwords = {"bpe", "unigram"}
+        alike = source.kind == target.kind or {source.kind, target.kind} <= subwords
+        if not source.shared and not alike:
+            raise ValueError(
+                f"model.decoder.copy: {source.kind} of the source cannot be copied as "
+                f"{target.kind} of the target; use one kind of tokenizer, or set "
+                "source.tokenizer.shared"
+            )
         return self
 
     @model_validator(mode="after")

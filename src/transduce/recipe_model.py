@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from transduce.recipe_base import Count, Options, Positive, Probability
+
+# `DecoderOptions.copy` hides a method of pydantic's that nobody here calls.
+warnings.filterwarnings("ignore", 'Field name "copy" in "DecoderOptions"', UserWarning)
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -95,6 +99,9 @@ class AttentionOptions(Options):
     filters: Positive = 10
     kernel: Positive = 31  # location only: an odd number
     cumulative: bool = False  # location only: over the sum of the weights of all steps before
+    # additive only: the sum of the weights of all steps before joins the score of each position
+    # (1704.04368, equation 11)
+    coverage: bool = False
 
     @field_validator("kernel")
     @classmethod
@@ -119,6 +126,9 @@ class DecoderOptions(RecurrentOptions):
     # how the encoder's end becomes the first state
     start: Literal["dense", "copy", "mean", "zeros"] = "dense"
     readout: Literal["tanh", "maxout", "linear"] = "tanh"  # between decoder and vocabulary
+    # pointer: a word is generated from the vocabulary or copied from where attention is, by a
+    # gate (1704.04368, section 2.2)
+    copy: Literal["none", "pointer"] = "none"  # type: ignore[assignment]
 
     @model_validator(mode="after")
     def _feeding_fits_attention(self) -> DecoderOptions:
@@ -131,6 +141,9 @@ class DecoderOptions(RecurrentOptions):
                 "attention `location` looks at the weights of the step before, which feeding "
                 "`parallel` does not know; use `input` or `context`"
             )
+        if self.copy != "none" and self.attention.kind == "none":
+            raise ValueError("copy `pointer` copies from where attention is; `none` has no place")
+        self._coverage_fits()
         if self.attention.kind == "multi_head":
             inner = self.attention.size or self.size
             if inner % self.attention.heads:
@@ -138,6 +151,23 @@ class DecoderOptions(RecurrentOptions):
                     f"attention size {inner} is not a multiple of heads {self.attention.heads}"
                 )
         return self
+
+    def _coverage_fits(self) -> None:
+        if not self.attention.coverage:
+            return
+        if self.attention.kind != "additive":
+            with_it = "set `cumulative: true` instead" if self.attention.kind == "location" else ""
+            raise ValueError(
+                "attention.coverage is a part of attention `additive`, not of "
+                f"`{self.attention.kind}`; {with_it or 'use that kind'}. (The coverage loss, "
+                "training.coverage, goes with every kind)"
+            )
+        if self.feeding == "parallel":
+            raise ValueError(
+                "attention.coverage looks at the weights of all steps before, which feeding "
+                "`parallel` does not know; use `input` or `context`. (The coverage loss, "
+                "training.coverage, goes with `parallel` too)"
+            )
 
 
 class CtcOptions(Options):
@@ -192,8 +222,18 @@ class ModelOptions(Options):
         """Whether there is a decoder with attention: neither CTC alone nor a transducer."""
         return self.transducer is None and self.ctc.weight < 1
 
+    @property
+    def copies(self) -> bool:
+        """Whether the decoder may copy words from the source."""
+        return self.has_decoder and self.decoder.copy != "none"
+
     @model_validator(mode="after")
     def _one_way_out(self) -> ModelOptions:
+        if self.decoder.copy != "none" and (self.ctc.weight or self.transducer is not None):
+            other = "`transducer`" if self.transducer is not None else "`ctc.weight`"
+            raise ValueError(
+                f"decoder.copy `{self.decoder.copy}` does not go with {other}, which cannot copy"
+            )
         if self.transducer is not None and self.ctc.weight == 1:
             raise ValueError("`ctc.weight` 1 is CTC alone; a transducer needs a weight below 1")
         return self

@@ -12,6 +12,7 @@ import torch
 
 from transduce.answering import Answering, each, failed
 from transduce.data.batch import collate_source
+from transduce.data.copying import CopySource, codes_of
 from transduce.data.sides import SourceSide, bins_of, load_sides
 from transduce.data.speech import SpeechSide
 from transduce.data.text import TextSide
@@ -172,6 +173,8 @@ class Transducer(Answering[SearchOptions]):
         """The model, or a view of it that chooses among shortlists."""
         if not options.shortlist:
             return self.model
+        if self.recipe.model.copies:
+            raise UsageError("search.shortlist: a model that copies cannot use one; set it to 0")
         if self.shortlist is None or not isinstance(self.model, Seq2Seq):
             raise UsageError(
                 "search.shortlist: an ensemble cannot use one; set it to 0"
@@ -263,6 +266,9 @@ class Transducer(Answering[SearchOptions]):
         limit = self.recipe.search.max_source
         read = self._read(sources, limit)
         wanted = read_texts(self.target, targets, limit)
+        if isinstance(self.source, CopySource):
+            for given, its in zip(read, wanted, strict=True):
+                its.ids = self.source.copied(given.tokens, given.ids, its.tokens, its.ids)
 
         def answer(part: list[int]) -> list[Forced | None]:
             sources, targets = [read[i].ids for i in part], [wanted[i].ids for i in part]
@@ -308,6 +314,7 @@ def _model(
     folder: ModelFolder, source: SourceSide, target: TextSide, device: torch.device
 ) -> Seq2Seq:
     """The trained model on its device, ready to decode."""
-    model = build_model(folder.recipe.model, source.size, target.size, bins_of(source))
+    sizes = source.size, target.size
+    model = build_model(folder.recipe.model, *sizes, bins_of(source), codes_of(source))
     load_weights(model, folder.weights)
     return model.to(device).eval()

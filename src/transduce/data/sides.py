@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
+from transduce.data.copying import CopySource
 from transduce.data.corpus import Corpus
 from transduce.data.speech import SpeechSide, learn_speech
 from transduce.data.text import TextSide, train_side, train_sides
@@ -31,12 +32,13 @@ def learn_sides(recipe: Recipe, corpora: Sequence[Corpus]) -> tuple[SourceSide, 
         return learn_speech(options, sources), train_side(target, targets, seed=seed)
     if options.tokenizer.shared:
         target = target.model_copy(update={"tokenizer": options.tokenizer})
-    return train_sides(
+    sides = train_sides(
         options,
         target,
         lambda: ((example.source, example.target) for example in chain.from_iterable(corpora)),
         seed=seed,
     )
+    return _to_copy(recipe, *sides)
 
 
 def load_sides(folder: Path, recipe: Recipe) -> tuple[SourceSide, TextSide]:
@@ -44,7 +46,14 @@ def load_sides(folder: Path, recipe: Recipe) -> tuple[SourceSide, TextSide]:
     target = TextSide.load(folder, "target", recipe.target)
     if recipe.source.kind == "speech":
         return SpeechSide.load(folder, "source", recipe.source), target
-    return TextSide.load(folder, "source", recipe.source), target
+    return _to_copy(recipe, TextSide.load(folder, "source", recipe.source), target)
+
+
+def _to_copy(recipe: Recipe, source: TextSide, target: TextSide) -> tuple[TextSide, TextSide]:
+    """Both sides, the source one to be copied from if the model does that."""
+    if recipe.model.copies:
+        source = CopySource.of(source, target)
+    return source, target
 
 
 def load_texts(folder: Path, recipe: Recipe, what: str) -> tuple[TextSide, TextSide]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from transduce.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
+from transduce.data.tokenizers.base import UNK
 from transduce.data.tokenizers.build import EXTENSIONS
 from transduce.errors import DataError
 
@@ -64,6 +65,7 @@ class TextSide:
     ) -> None:
         self.options = options
         self.tokenizer = tokenizer
+        self.punctuation = punctuation
         self._normalize = normalizer(options, punctuation)
 
     @property
@@ -104,6 +106,19 @@ class TextSide:
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """One printable string per id."""
         return self.tokenizer.tokens(ids)
+
+    def written(self, normalized: str, ids: Sequence[int]) -> list[str]:
+        """The tokens of a text as they stand in it, where tokens are parts of it one by one."""
+        if any(i == UNK or i >= self.size for i in ids):
+            whole = self.tokenizer.kind != "characters"
+            units = normalized.split() if whole else list(normalized)
+            if len(units) == len(ids):
+                return units
+        return self.tokens(ids)
+
+    def reach(self, longest: int) -> int:
+        """Ids of texts of at most `longest` tokens are below this."""
+        return self.size
 
     def fingerprint(self) -> str:
         """A hash that differs whenever the same raw text could get other ids."""

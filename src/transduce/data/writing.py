@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transduce.data.audio.features import Frames
+from transduce.data.copying import CopySource
 from transduce.data.corpus import Example
 from transduce.data.speech import SpeechSide, in_threads
 from transduce.data.store import FORMAT_VERSION, META, SIDES, flatten, frame_files
@@ -50,9 +51,11 @@ class Writer:
         sides = (("source", source), ("target", target))
         self._sides = {name: side for name, side in sides if isinstance(side, TextSide)}
         self._texts = [name for name, side in self._sides.items() if side.samples]
-        self._dtypes = {
-            name: "uint16" if side.size <= 2**16 else "uint32" for name, side in self._sides.items()
-        }
+        self._copied = source if isinstance(source, CopySource) else None
+        most = {name: side.reach(options.max_source_length) for name, side in self._sides.items()}
+        if self._copied is not None:  # what is copied has ids beyond the target's own
+            most["target"] += most["source"]
+        self._dtypes = {name: "uint16" if n <= 2**16 else "uint32" for name, n in most.items()}
         self._frames = frame_files(len(self._speech.versions)) if self._speech else []
         self._limits = {"source": options.max_source_length, "target": options.max_target_length}
         self._streams: dict[str, IO[bytes]] = {}
@@ -100,6 +103,9 @@ class Writer:
             raw = [e.source if name == "source" else _target(e) for e in chunk]
             texts[name] = [side.normalize(text) for text in raw]
             rows[name] = side.segment(texts[name])
+        if self._copied is not None:
+            given = texts["source"], texts["target"], rows["target"]
+            rows["target"] = self._copied.copied_targets(*given)
         versions: list[list[Frames]] = []
         if self._speech is not None:
             versions = in_threads(self._heard, chunk)

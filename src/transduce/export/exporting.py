@@ -116,10 +116,14 @@ def check_has_graphs(options: ModelOptions) -> None:
         missing = f"`model.encoder.kind` {encoder.kind}"
     elif attention.kind == "location":
         missing = f"`model.decoder.attention.kind` {attention.kind}"
+    elif attention.coverage:
+        missing = "`model.decoder.attention.coverage`"
+    elif options.copies:
+        missing = f"`model.decoder.copy` {options.decoder.copy}"
     if missing:
         raise UsageError(
             f"there is no ONNX graph for {missing}: recurrent encoders and decoders can be "
-            "exported, with every attention but `location`"
+            "exported, with every attention but `location`, but not what copies"
         )
 
 

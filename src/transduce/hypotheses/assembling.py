@@ -59,7 +59,8 @@ class Trace(NamedTuple):
     sentences (B',): which of the chosen's. rows (B',): where each stands in the arrays that
     follow. ends (B, K): log-probability of the end symbol after each live hypothesis. tokens,
     parents, gains (B, K'): the hypotheses that live on: their new token, which old one each
-    continues (None: the k-th the k-th), and the token's log-probability.
+    continues (None: the k-th the k-th), and the token's log-probability. copied (B, K'): how much
+    of it came from copying, where a model copies.
     """
 
     step: int
@@ -69,24 +70,29 @@ class Trace(NamedTuple):
     tokens: Array
     parents: Array | None
     gains: Array
+    copied: Array | None = None
 
 
 @dataclass(frozen=True)
 class Paths:
     """The chosen hypotheses, step by step: tokens and scores (B, N, T), zero outside of them.
 
-    slots: for each trace (B', N), the live hypothesis on the path before the step's choice.
+    slots: for each trace (B', N), the live hypothesis on the path before the step's choice. copied:
+    (B, N, T) like the scores, the tokens' copied shares, or None where nothing is copied.
     """
 
     tokens: Array
     scores: Array
     slots: list[Array]
+    copied: Array | None = None
 
 
 def follow(traces: Sequence[Trace], chosen: Chosen, steps: int) -> Paths:
     """Follow the back-pointers from the last step; traces in the order of their steps, < steps."""
     shape = (*chosen.step.shape, steps)
     tokens, scores = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
+    copies = any(trace.copied is not None for trace in traces)
+    copied = np.zeros(shape, dtype=np.float32) if copies else None
     slot = chosen.slot.copy()  # the place of each chosen hypothesis after the step that follows
     slots = []
     for trace in reversed(traces):
@@ -100,10 +106,12 @@ def follow(traces: Sequence[Trace], chosen: Chosen, steps: int) -> Paths:
         if trace.parents is not None:
             before = slot[who] = np.where(inside, trace.parents[b, after], here)
         before = np.minimum(before, trace.ends.shape[1] - 1)
+        if copied is not None and trace.copied is not None:
+            copied[who, :, t] = np.where(inside, trace.copied[b, after], 0.0)
         gains = np.where(inside, trace.gains[b, after], 0.0)
         scores[who, :, t] = np.where(at_end, trace.ends[b, before], gains)
         slots.append(before)
-    return Paths(tokens, scores, slots[::-1])
+    return Paths(tokens, scores, slots[::-1], copied)
 
 
 def assemble(
@@ -136,6 +144,7 @@ def assemble(
                     None if attention is None else attention[b, n, start : end + 1, :width].copy()
                 ),
                 finished=bool(chosen.finished[b, n]),
+                copied=None if paths.copied is None else paths.copied[b, n, start:end].tolist(),
             )
             found.append(hypothesis)
         # Sums in double precision may order near-equals differently than the search did.

@@ -19,6 +19,9 @@ class Hypothesis:
         (the source's EOS last), rows sum to 1; None where the model has no attention.
     finished: False if the model would have gone on beyond the longest target allowed.
     reason: why it is as it is, where a user would ask.
+    copied: for each of ids the share of its probability, 0 to 1, that came from copying; None where
+        the model does not copy. Ids from the size V of the vocabulary on are copied words that it
+        does not know: V + s is the one at source position s.
     spans: (T - 1, 2) where each token begins and ends, as shares of the source from 0 to 1; None
         where nobody asked, or nothing knows.
     """
@@ -31,6 +34,7 @@ class Hypothesis:
     finished: bool = True
     reason: str | None = None
     spans: np.ndarray | None = field(default=None, repr=False, compare=False)
+    copied: list[float] | None = None
 
     @classmethod
     def empty(cls) -> Hypothesis:

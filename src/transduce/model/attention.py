@@ -9,7 +9,9 @@ projections. The same code serves training (Q = T target positions) and search (
     additive    v · tanh(W q + U k)                Bahdanau et al. 2015 (1409.0473), appendix A.1.2
     multi_head  scaled_dot in H subspaces          Vaswani et al. 2017, section 3.2.2
     location    v · tanh(W q + U k + L f)          Chorowski et al. 2015 (1506.07503), section 2.2
-where f are features of a position: filters over the weights of the step before, around it.
+    coverage    v · tanh(W q + U k + w c)          See et al. 2017 (1704.04368), equation 11
+where c is the sum of the weights of all steps before, and f are features of a position: filters
+over the weights of the step before, around it.
 """
 
 from __future__ import annotations
@@ -125,7 +127,8 @@ class Attention(nn.Module):
         self.kind = options.kind
         self.context_size = memory_size
         self.dropout = nn.Dropout(options.dropout)
-        self.cumulative = options.cumulative
+        self.cumulative = options.cumulative or options.coverage
+        self.looks_back = self.kind == "location" or options.coverage
         if self.kind in ("additive", "location"):
             inner = options.size or query_size
             self.query = nn.Linear(query_size, inner)
@@ -135,6 +138,8 @@ class Attention(nn.Module):
                 width = options.kernel
                 self.filters = nn.Conv1d(1, options.filters, width, padding=width // 2, bias=False)
                 self.place = nn.Linear(options.filters, inner, bias=False)
+            elif options.coverage:
+                self.cover = nn.Parameter(torch.zeros(inner))
         elif self.kind == "general" or query_size != memory_size:
             # dot and scaled_dot of unequal widths need the same bridge that `general` always has.
             self.key = nn.Linear(memory_size, query_size, bias=False)
@@ -151,7 +156,7 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """query (B, Q, D) -> context (B, Q, context_size), weights (B, Q, S).
 
-        seen (B, Q, S): what `location` looks at, see `saw`.
+        seen (B, Q, S): what `location` and coverage look at, see `saw`.
         """
         if self.kind in ("additive", "location"):
             places = None if seen is None else self._places(seen)
@@ -168,6 +173,8 @@ class Attention(nn.Module):
 
     def _places(self, seen: Tensor) -> Tensor:
         """Features of each position from the weights around it: (B, Q, S) -> (B, Q, S, inner)."""
+        if self.kind == "additive":
+            return seen.unsqueeze(3).to(self.cover.dtype) * self.cover
         weight = self.filters.weight
         flat = seen.flatten(0, 1).unsqueeze(1)
         if not torch.is_autocast_enabled(flat.device.type):
@@ -187,6 +194,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         inner = options.size or query_size
         self.kind = options.kind
+        self.looks_back = False
         self.heads = options.heads
         self.context_size = inner
         self.query = nn.Linear(query_size, inner)

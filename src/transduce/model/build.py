@@ -7,7 +7,9 @@ import math
 import torch
 from torch import nn
 
+from transduce.data.copying import Codes
 from transduce.errors import UsageError
+from transduce.model.copying import Copying
 from transduce.model.decoder import RecurrentDecoder
 from transduce.model.encoder import RecurrentEncoder
 from transduce.model.output import OutputLayer
@@ -22,11 +24,16 @@ OUTPUTS = ("output.weight", "ctc.weight")
 
 
 def build_model(
-    options: ModelOptions, source_size: int, target_size: int, bins: int | None = None
+    options: ModelOptions,
+    source_size: int,
+    target_size: int,
+    bins: int | None = None,
+    codes: Codes | None = None,
 ) -> Seq2Seq:
     """Build the model for vocabularies of these sizes.
 
     Where the source is speech, `bins` says how wide its frames are, and `source_size` nothing.
+    Where words are copied, `codes` say as what; by default each id as itself.
     Errors: UsageError where sections of the recipe do not fit each other.
     """
     target = nn.Embedding(target_size, options.embedding) if options.ctc.weight < 1 else None
@@ -44,12 +51,14 @@ def build_model(
         )
         tied = None if options.tie == "none" else target.weight
         output = OutputLayer(options.embedding, target_size, tied)
+    copies = options.copies and bins is None
     model = Seq2Seq(
         source,
         target,
         encoder,
         decoder,
         output,
+        copying=Copying(codes or Codes.identity(source_size, target_size)) if copies else None,
         transducer=transducer,
         ctc=head if options.ctc.weight and output is not head else None,
         ctc_weight=options.ctc.weight,

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from transduce.model.attention import Attended, Attention, build_attention
 from transduce.model.bridge import Bridge
+from transduce.model.gate import Gate
 from transduce.model.rnn import Dropout, LayerState, RecurrentLayer
-from transduce.model.state import Features, Memory, State
+from transduce.model.state import Features, Memory, State, StepFeatures
 from transduce.recipe import DecoderOptions
 
 
@@ -28,7 +29,7 @@ class DecoderState(State):
     """layers: each layer's state, (B x K, D), hypotheses of a sentence side by side; feed: (B x K,
     E), the last read-out, where it is fed back; beam: K; attended: the memory, projected once,
     shared by all K hypotheses of a sentence; seen: (B x K, S), the attention weights so far, where
-    attention looks at them (`location`)."""
+    attention looks at them (`location`, coverage)."""
 
     layers: tuple[LayerState, ...]
     feed: Tensor | None
@@ -126,6 +127,9 @@ class RecurrentDecoder(nn.Module):
         self.bridge = Bridge(
             options.start, options.kind, options.layers, options.size, memory_size, encoder_layers
         )
+        self.gate = None
+        if options.copy != "none":
+            self.gate = Gate(options.size + context + embedding_size)
         deep = embedding_size if self.feeding == "context" else 0
         self.readout = Readout(options.readout, options.size + context + deep, embedding_size)
 
@@ -143,17 +147,21 @@ class RecurrentDecoder(nn.Module):
         if self.attention is not None:
             attended = self.attention.prepare(memory.values, memory.mask)
         seen = None
-        if self.attention is not None and self.attention.kind == "location":
+        if self.attention is not None and self.attention.looks_back:
             seen = torch.zeros(memory.mask.shape, device=hidden.device)
         return DecoderState(layers, feed, attended, seen=seen)
 
     def step(
-        self, embedded: Tensor, state: DecoderState, masks: list[Tensor | None] | None = None
-    ) -> tuple[Tensor, DecoderState, Tensor | None]:
-        """One target position for K hypotheses.
+        self,
+        embedded: Tensor,
+        state: DecoderState,
+        masks: list[Tensor | None] | None = None,
+        word: Tensor | None = None,
+    ) -> StepFeatures:
+        """One target position for K hypotheses, embedded (B, K, E).
 
-        embedded (B, K, E) -> features (B, K, E), state, attention (B, K, S) or None. `masks` are
-        one variational dropout mask (B, 1, D) a layer, for loops over time in training.
+        `masks` are one variational dropout mask (B, 1, D) a layer, for loops over time in training.
+        `word` (B, K, E) is for the gate, where `embedded` is what it says to the first layer.
         """
         beam = embedded.shape[1]
         embedded = embedded.flatten(0, 1)  # (N, E), N = B x K
@@ -186,11 +194,17 @@ class RecurrentDecoder(nn.Module):
             context, weights = self._ask(above, state, beam)
         # 4. Read out.
         features = self._read_out(above, context, embedded)
+        gate = self._gate(above, context, embedded if word is None else word.flatten(0, 1))
         feed = features if self.feeding == "input" else None
         after_all = DecoderState(
             tuple(layers), feed, state.attended, beam, self._saw(state, weights)
         )
-        return features.unflatten(0, (-1, beam)), after_all, weights
+        return StepFeatures(
+            features.unflatten(0, (-1, beam)),
+            after_all,
+            weights,
+            None if gate is None else gate.unflatten(0, (-1, beam)),
+        )
 
     def features(self, memory: Memory, embedded: Tensor) -> Features:
         """All target positions. embedded (B, T, E) -> Features of (B, T, E)."""
@@ -198,12 +212,15 @@ class RecurrentDecoder(nn.Module):
         if self.feeding == "parallel":
             return self._whole(embedded, state)
         masks = [self.dropout.mask(layer.hidden.unsqueeze(1)) for layer in state.layers]
-        values, weights = [], []
+        steps = []
         for position in range(embedded.shape[1]):
-            value, state, weight = self.step(embedded[:, position : position + 1], state, masks)
-            values.append(value)
-            weights.append(weight)
-        return Features(torch.cat(values, dim=1), torch.cat(weights, dim=1))  # type: ignore[arg-type]
+            steps.append(self.step(embedded[:, position : position + 1], state, masks))
+            state = steps[-1].state  # type: ignore[assignment]
+        return Features(
+            torch.cat([step.values for step in steps], dim=1),
+            torch.cat([step.attention for step in steps], dim=1),  # type: ignore[misc]
+            None if self.gate is None else torch.cat([step.gate for step in steps], dim=1),  # type: ignore[misc]
+        )
 
     # ---------------------------------------------------------------------------------- inside
 
@@ -217,7 +234,8 @@ class RecurrentDecoder(nn.Module):
             if i == 0 and self.attention is not None:
                 context, weights = self._attend(above, state)
             x = self._with_context(i, above, context)
-        return Features(self._read_out(above, context, embedded), weights)
+        gate = self._gate(above, context, embedded)
+        return Features(self._read_out(above, context, embedded), weights, gate)
 
     def _ask(self, query: Tensor, state: DecoderState, beam: int) -> tuple[Tensor, Tensor]:
         """query (B x K, D) -> context (B x K, C), weights (B, K, S)."""
@@ -250,6 +268,13 @@ class RecurrentDecoder(nn.Module):
         if self.feeding == "parallel" and context is not None and i + 1 < len(self.layers):
             return torch.cat([above, context.to(above.dtype)], dim=-1)
         return above
+
+    def _gate(self, above: Tensor, context: Tensor | None, embedded: Tensor) -> Tensor | None:
+        """The logit of p_gen (...), float32, where words are copied."""
+        if self.gate is None or context is None:
+            return None
+        gate: Tensor = self.gate([above, context, embedded])
+        return gate
 
     def _read_out(self, above: Tensor, context: Tensor | None, embedded: Tensor) -> Tensor:
         parts = [above]

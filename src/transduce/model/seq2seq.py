@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from transduce.errors import UsageError
 from transduce.kernels.plan import Plan
+from transduce.model.copying import Copying, pointer_loss
 from transduce.model.decoder import DecoderState, RecurrentDecoder
 from transduce.model.encoder import RecurrentEncoder
 from transduce.model.output import OutputLayer
 from transduce.model.plan import plan_of
 from transduce.model.rnn import Dropout, RecurrentLayer, drop_words
-from transduce.model.state import Features, Memory, State, Step, StepFeatures
+from transduce.model.state import Copied, Features, Memory, State, Step, StepFeatures
 from transduce.model.subsampling import Subsampling
 from transduce.model.transducer import PredictionState, Transducer
 from transduce.model.transformer import SelfAttentiveEncoder
@@ -35,6 +38,7 @@ class Seq2Seq(nn.Module):
         decoder: RecurrentDecoder | None,
         output: OutputLayer,
         *,
+        copying: Copying | None = None,
         transducer: Transducer | None = None,
         ctc: OutputLayer | None = None,
         ctc_weight: float = 0.0,
@@ -50,6 +54,7 @@ class Seq2Seq(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.output = output
+        self.copying = copying
         self.transducer = transducer
         self.ctc = ctc
         self.ctc_weight = ctc_weight
@@ -68,14 +73,18 @@ class Seq2Seq(nn.Module):
 
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:
         """source (B, S) int64 padded with 0, or (B, S, F) frames padded with zeros; lengths (B,) of
-        at least 1 -> Memory, of `memory_lengths(lengths)` positions."""
+        at least 1 -> Memory, of `memory_lengths(lengths)` positions. Where words are copied, source
+        ids are those of `data.copying`."""
         if self.subsampling is not None:
             x = self.subsampling(source, lengths)
             lengths = self.subsampling.lengths(lengths)
         else:
             assert self.source_embedding is not None
-            x = self._embed(self.source_embedding, source)
+            ids = source if self.copying is None else self.copying.source_ids(source)
+            x = self._embed(self.source_embedding, ids)
         memory: Memory = self.encoder(x, lengths)
+        if self.copying is not None:
+            memory = replace(memory, copies=self.copying.copies(source))
         return memory
 
     def memory_lengths(self, lengths: Tensor) -> Tensor:
@@ -151,26 +160,39 @@ class Seq2Seq(nn.Module):
         tokens: (B, K) int64, the last token of each hypothesis (BOS at first).
         """
         features = self.step_features(tokens, state)
-        return Step(self.output.logits(features.values), features.state, features.attention)
+        logits, attention = self.output.logits(features.values), features.attention
+        if self.copying is None:
+            return Step(logits, features.state, attention)
+        assert features.gate is not None and attention is not None and memory.copies is not None
+        logits, weights = self.copying.mixture(logits, features.gate, attention, memory.copies)
+        copied = Copied(weights, memory.copies.columns)
+        return Step(logits, features.state, attention, copied=copied)
 
     def step_features(self, tokens: Tensor, state: State) -> StepFeatures:
         """A step as far as the output layer."""
         assert isinstance(state, DecoderState)
+        assert self.target_embedding is not None
+        word = None
+        if self.copying is not None:
+            tokens = self.copying.target_ids(tokens)
+            if self.step_embedding is not None:
+                word = self._embed(self.target_embedding, tokens)
         if self.step_embedding is not None:
             embedded = self.step_embedding(tokens)
         else:
-            assert self.target_embedding is not None
             embedded = self._embed(self.target_embedding, tokens)
-        values, state, attention = self._decoder().step(embedded, state)
-        return StepFeatures(self.output_dropout(values), state, attention)
+        step = self._decoder().step(embedded, state, word=word)
+        return replace(step, values=self.output_dropout(step.values))
 
     def features(self, memory: Memory, target_input: Tensor) -> Features:
         """All target positions, teacher-forced. target_input (B, T) int64, BOS first."""
         decoder = self._decoder()
         assert self.target_embedding is not None
+        if self.copying is not None:
+            target_input = self.copying.target_ids(target_input)
         embedded = self._embed(self.target_embedding, target_input)
         features = decoder.features(memory, embedded)
-        return Features(self.output_dropout(features.values), features.attention)
+        return replace(features, values=self.output_dropout(features.values))
 
     def plan(
         self, memory: Memory, state: State, output: object = None, words: Tensor | None = None
@@ -184,9 +206,38 @@ class Seq2Seq(nn.Module):
     def forward(
         self, source: Tensor, lengths: Tensor, target_input: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Log-probabilities (B, T, V) and attention (B, T, S) of teacher-forced targets."""
-        features = self.features(self.encode(source, lengths), target_input)
-        return self.output.log_probs(features.values), features.attention
+        """Log-probabilities (B, T, V) and attention (B, T, S) of teacher-forced targets.
+
+        Where words are copied, V is wider by columns of words that are only in the source (see
+        `copying`): `columns` says which column each target is in.
+        """
+        memory = self.encode(source, lengths)
+        features = self.features(memory, target_input)
+        if self.copying is None:
+            return self.output.log_probs(features.values), features.attention
+        gate, attention, copies = features.gate, features.attention, memory.copies
+        assert gate is not None and attention is not None and copies is not None
+        logits = self.output.logits(features.values)
+        mixed, _ = self.copying.mixture(logits, gate, attention, copies)
+        return torch.log_softmax(mixed, dim=-1), attention
+
+    def columns(self, source: Tensor, target: Tensor) -> Tensor:
+        """Where `forward` has the log-probabilities of targets (B, T): themselves, but for words
+        that are copied from sources (B, S)."""
+        return target if self.copying is None else self.copying.columns(source, target)
+
+    def pointer_loss(
+        self,
+        features: Features,
+        source: Tensor,
+        targets: Tensor,
+        positions: Tensor,
+        smoothing: float,
+    ) -> tuple[Tensor, Tensor]:
+        """`copying.pointer_loss` of this model, which copies."""
+        assert self.copying is not None
+        given = features, source, targets, positions, smoothing
+        return pointer_loss(self.output, self.copying, *given)
 
     def first_fed_by_tokens(self) -> RecurrentLayer | None:
         """The decoder's first layer, if it is fed by the embedded token and nothing else."""

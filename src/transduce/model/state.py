@@ -16,6 +16,33 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Copies:
+    """As what each source position is copied, both (B, S) int64.
+
+    columns: the column of its word among a step's logits, negative where nothing can be copied.
+    first: the first position that holds the same word.
+    """
+
+    columns: Tensor
+    first: Tensor
+
+    @property
+    def real(self) -> Tensor:
+        """(B, S) boolean: what can be copied."""
+        return self.columns >= 0
+
+    def keep(self, rows: Tensor) -> Copies:
+        return Copies(self.columns[rows], self.first[rows])
+
+    def join(self, other: Copies, width: int) -> Copies:
+        """The sentences of another after one's own, S cut or padded to `width`."""
+        return Copies(
+            join_rows([self.columns, other.columns], 1, width, -1),
+            join_rows([self.first, other.first], 1, width),
+        )
+
+
+@dataclass(frozen=True)
 class Memory:
     """What the encoder leaves for the decoder.
 
@@ -24,12 +51,14 @@ class Memory:
     final: (L, B, D), each recurrent layer's output at its last real position (both directions
         side by side), or None for encoders without recurrence.
     cell: (L, B, D), the same for the cells of an LSTM, where the decoder asked for them.
+    copies: where the model copies, as what.
     """
 
     values: Tensor
     mask: Tensor
     final: Tensor | None = None
     cell: Tensor | None = None
+    copies: Copies | None = None
 
     def keep(self, rows: Tensor) -> Memory:
         """The memory of the sentences `rows` (B',) int64 only."""
@@ -38,15 +67,20 @@ class Memory:
             self.mask[rows],
             None if self.final is None else self.final[:, rows],
             None if self.cell is None else self.cell[:, rows],
+            None if self.copies is None else self.copies.keep(rows),
         )
 
     def join(self, other: Memory, width: int) -> Memory:
         """The sentences of another after one's own, both with S cut or padded to `width`."""
+        copies = None
+        if self.copies is not None and other.copies is not None:
+            copies = self.copies.join(other.copies, width)
         return Memory(
             join_rows([self.values, other.values], 1, width),
             join_rows([self.mask, other.mask], 1, width),
             _beside(self.final, other.final),
             _beside(self.cell, other.cell),
+            copies,
         )
 
 
@@ -95,6 +129,24 @@ class State(ABC):
 
 
 @dataclass(frozen=True)
+class Copied:
+    """What a step copies. weights (B, K, S): how much from each position; columns (B, S)."""
+
+    weights: Tensor
+    columns: Tensor
+
+    def share(self, parents: Tensor, tokens: Tensor, gains: Tensor) -> Tensor:
+        """The copied share (B, K') of the probability of tokens after hypotheses `parents`.
+
+        parents, tokens, gains: (B, K'), the last the tokens' log-probabilities.
+        """
+        index = parents.unsqueeze(2).expand(-1, -1, self.weights.shape[2])
+        here = self.columns.unsqueeze(1) == tokens.unsqueeze(2)
+        copied = (self.weights.gather(1, index) * here).sum(dim=2)
+        return (copied / gains.exp()).nan_to_num_(0.0).clamp_(0.0, 1.0)
+
+
+@dataclass(frozen=True)
 class Step:
     """One target position, decoded.
 
@@ -102,13 +154,15 @@ class Step:
     search normalises them while it looks for the best. attention: (B, K, S), rows sum to 1 over
     real source positions, or None where the model has no attention. words: (V,) int64, the token
     that each column of the logits stands for where these are not all tokens in order; ascending,
-    and with PAD, BOS, EOS and UNK among them.
+    and with PAD, BOS, EOS and UNK among them. copied: what of them is copied, and from where; some
+    logits may be -inf then.
     """
 
     logits: Tensor
     state: State
     attention: Tensor | None
     words: Tensor | None = None
+    copied: Copied | None = None
 
     @property
     def log_probs(self) -> Tensor:
@@ -120,17 +174,21 @@ class Step:
 class Features:
     """The decoder's answer for a whole target, before the vocabulary.
 
-    values: (B, T, E), input of the output layer. attention: (B, T, S) or None.
+    values: (B, T, E), input of the output layer. attention: (B, T, S) or None. gate: (B, T)
+    float32, the logit of generating and not copying, or None where nothing is copied.
     """
 
     values: Tensor
     attention: Tensor | None
+    gate: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class StepFeatures:
-    """A `Step` before the vocabulary. values: (B, K, E), input of the output layer."""
+    """A `Step` before the vocabulary. values: (B, K, E), input of the output layer; gate: (B, K),
+    as of `Features`."""
 
     values: Tensor
     state: State
     attention: Tensor | None
+    gate: Tensor | None = None

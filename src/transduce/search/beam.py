@@ -16,7 +16,7 @@ from torch import Tensor
 
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
-from transduce.search.candidates import Survey, best_continuations
+from transduce.search.candidates import Survey, best_continuations, copied_share, has_holes
 from transduce.search.history import Record
 from transduce.search.interface import SearchModel
 from transduce.search.pool import search_batch
@@ -39,7 +39,7 @@ def _step(model: SearchModel, running: Running, options: SearchOptions, t: int) 
     limits, tables, scores = running.limits, running.ended, running.scores
     # 1. Ask the model, and see what its logits (B, K, V) hold.
     step = model.step(running.tokens, running.state, running.memory)
-    survey = Survey.of(step.logits, step.words is not None, options.beam)
+    survey = Survey.of(step.logits, has_holes(step), options.beam)
     end = survey.end
     ending = scores + end
     if t < limits.bound:
@@ -57,9 +57,10 @@ def _step(model: SearchModel, running: Running, options: SearchOptions, t: int) 
         tables.close(ending / limits.norm(t), ends, at_end, t)
     # 4. The others live on.
     running.tokens = best.tokens if step.words is None else step.words[best.tokens]
+    copied = copied_share(step, best)
     running.scores, running.state = best.values, step.state.select(best.parents)
     tables.settle(best.values[:, 0] / limits.widest, at_end)
-    return Record(end, running.tokens, best.parents, best.gains, step.attention)
+    return Record(end, running.tokens, best.parents, best.gains, step.attention, copied)
 
 
 def _tables(batch: int, options: SearchOptions, t: int, device: torch.device) -> Tables:

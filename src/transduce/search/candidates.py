@@ -16,6 +16,7 @@ from torch import Tensor
 
 from transduce import kernels
 from transduce.data.tokenizers.base import EOS, UNK
+from transduce.search.interface import SearchStep
 
 BLOCK = 64  # words looked at together; about the square root of a vocabulary
 MANY = 1024  # vocabularies from this size on are searched in two stages
@@ -108,6 +109,21 @@ def best_continuations(survey: Survey, scores: Tensor, count: int) -> Continuati
     index = parents * vocabulary + tokens
     gains = logits.flatten(1).gather(1, index) - survey.log_norm.gather(1, parents)
     return Continuations(values, gains, parents, tokens)
+
+
+def has_holes(step: SearchStep) -> bool:
+    """Whether some of a step's logits may be -inf."""
+    return step.words is not None or getattr(step, "copied", None) is not None
+
+
+def copied_share(step: SearchStep, best: Continuations) -> Tensor | None:
+    """How much (B, C), 0 to 1, of each continuation's probability came from copying; None where
+    nothing is copied."""
+    copied = getattr(step, "copied", None)
+    if copied is None:
+        return None
+    share: Tensor = copied.share(best.parents, best.tokens, best.gains)
+    return share
 
 
 def _in_best_blocks(maxima: Tensor, count: int, vocabulary: int) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from transduce.errors import UsageError
-from transduce.model.state import Memory, State, Step
-from transduce.search.interface import SearchModel, has_decoder
+from transduce.model.state import Copied, Memory, State, Step
+from transduce.search.interface import SearchModel, SearchStep, columns_of, has_decoder
 from transduce.search.limits import memory_lengths
 
 
@@ -65,6 +65,10 @@ class Ensemble(nn.Module):
                 "an ensemble needs models that all have a decoder, or all are CTC alone "
                 "(model.ctc.weight 1)"
             )
+        if len({getattr(model, "copying", None) is not None for model in models}) > 1:
+            raise UsageError(
+                "an ensemble needs models that all copy or none of which does (model.decoder.copy)"
+            )
         self.models = nn.ModuleList(models)
 
     @property
@@ -108,7 +112,12 @@ class Ensemble(nn.Module):
             mean_log_probs([step.log_probs for step in steps]),
             EnsembleState([step.state for step in steps]),
             mean_attention([step.attention for step in steps]),
+            copied=mean_copied(steps),
         )
+
+    def columns(self, source: Tensor, target: Tensor) -> Tensor:
+        """Where `forward` has the log-probabilities of targets, in all models the same."""
+        return columns_of(self._members[0], source, target)
 
     def forward(
         self, source: Tensor, lengths: Tensor, target_input: Tensor
@@ -127,6 +136,14 @@ def mean_log_probs(members: list[Tensor]) -> Tensor:
             f"{' and '.join(str(size) for size in sorted(sizes))} tokens"
         )
     return torch.logsumexp(torch.stack(members), dim=0) - math.log(len(members))
+
+
+def mean_copied(steps: Sequence[SearchStep]) -> Copied | None:
+    """What is copied in the mean, if the models copy."""
+    found = [copied for step in steps if (copied := getattr(step, "copied", None)) is not None]
+    if not found:
+        return None
+    return Copied(torch.stack([one.weights for one in found]).mean(dim=0), found[0].columns)
 
 
 def mean_attention(members: list[Tensor | None]) -> Tensor | None:

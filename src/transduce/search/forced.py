@@ -14,7 +14,7 @@ from transduce.search.batching import evaluating, in_batches, in_windows, positi
 from transduce.search.ctc.align import read
 from transduce.search.ctc.joint import CtcModel
 from transduce.search.ctc.prefix import Frames
-from transduce.search.interface import SearchModel, has_decoder
+from transduce.search.interface import SearchModel, columns_of, has_decoder
 from transduce.search.limits import memory_lengths
 
 Pair = tuple[Row, Sequence[int]]  # ids of source (or frames) and target, without BOS and EOS
@@ -84,7 +84,7 @@ def _force_batch(model: SearchModel, pairs: list[Pair], device: torch.device) ->
         log_probs = head.ctc_log_probs(head.encode(batch.source, batch.source_lengths))
         return _by_ctc(Frames.of(log_probs, widths), targets)
     log_probs, attention = model(batch.source, batch.source_lengths, batch.target_input)
-    gold = batch.target_output.unsqueeze(2)
+    gold = columns_of(model, batch.source, batch.target_output).unsqueeze(2)
     scores = log_probs.gather(2, gold).squeeze(2).float().numpy(force=True)
     weights = None if attention is None else attention.float().numpy(force=True)
     results = []

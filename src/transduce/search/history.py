@@ -24,7 +24,8 @@ class Record(NamedTuple):
 
     ends (B, K): log-probability of EOS after each live hypothesis. tokens, parents, gains (B, K):
     the hypotheses that live on: their new token, which old one each continues, and the token's
-    log-probability. attention (B, K, S) belongs to the old ones, as `ends` does.
+    log-probability. attention (B, K, S) belongs to the old ones, as `ends` does;
+    copied (B, K), how much of each new token's probability came from copying, to the new ones.
     """
 
     ends: Tensor
@@ -32,10 +33,11 @@ class Record(NamedTuple):
     parents: Tensor | None  # None: hypothesis k continues hypothesis k
     gains: Tensor
     attention: Tensor | None
+    copied: Tensor | None = None
 
 
-# ends, tokens, parents and gains of a record
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]
+# ends, tokens, parents, gains and copied of a record
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray, np.ndarray | None]
 
 
 @dataclass
@@ -100,12 +102,15 @@ def _fetch(noted: list[_Noted]) -> None:
     if not new:
         return
     whole = [t for one in new for t in (one.record.tokens, one.record.parents) if t is not None]
-    real = [t for one in new for t in (one.record.ends, one.record.gains)]
+    records = [one.record for one in new]
+    real = [t for one in records for t in (one.ends, one.gains, one.copied) if t is not None]
     integers, floats = iter(_on_cpu(whole)), iter(_on_cpu(real))
     for one in new:
         tokens = next(integers)
         parents = None if one.record.parents is None else next(integers)
-        one.arrays = next(floats), tokens, parents, next(floats)
+        ends, gains = next(floats), next(floats)
+        copied = None if one.record.copied is None else next(floats)
+        one.arrays = ends, tokens, parents, gains, copied
 
 
 def _on_cpu(tensors: list[Tensor]) -> list[np.ndarray]:

@@ -16,6 +16,13 @@ def has_decoder(model: object) -> bool:
     return getattr(model, "decoder", model) is not None
 
 
+def columns_of(model: object, source: Tensor, target: Tensor) -> Tensor:
+    """Which column of a model's log-probabilities each target (B, T) is in: itself, unless the
+    model says otherwise."""
+    columns = getattr(model, "columns", None)
+    return target if columns is None else columns(source, target)
+
+
 class SearchMemory(Protocol):
     """What `encode` leaves, for B sentences."""
 

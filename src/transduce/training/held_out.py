@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from transduce.data.batches import Row
 from transduce.data.catalog import cache_root
+from transduce.data.copying import CopySource, encode_targets
 from transduce.data.corpus import Corpus, Example
 from transduce.data.frames import Spool, Spooled
 from transduce.data.sides import SourceSide
@@ -32,6 +33,7 @@ class ValidationSet:
     `source_ids` and `target_ids` belong to the N pairs; `inputs` (ids) and `references` (raw
     texts) to the M inputs to be decoded; for dictionaries a word is one input. Pairs that are blank
     or too long on a side count in the scores but have no loss: there are `without_loss` of them.
+    Where the model copies, `tokens` are those of the inputs as written.
     Where the source is speech, sources and inputs are frames, in a file and not in memory.
     """
 
@@ -40,6 +42,7 @@ class ValidationSet:
     inputs: Sequence[Row]
     references: list[list[str]]
     without_loss: int
+    tokens: list[list[str]] | None = None
 
     @property
     def speech(self) -> bool:
@@ -77,9 +80,10 @@ def load_validation_set(
         if example.target is None:
             raise DataError(f"{example.file}:{example.line}: a valid example needs a target")
         targets.append(example.target)
-    target_ids = target.encode_batch(targets)
+    target_ids = encode_targets(source, target, [example.source for example in examples], targets)
     longest = recipe.search.max_source
     sources: Any
+    tokens = None
     if isinstance(source, SpeechSide):
         sources, whole = _heard(source, examples, longest)
         inputs, references = sources, [[text] for text in targets]
@@ -91,6 +95,9 @@ def load_validation_set(
         if recipe.task == "pronunciation":
             distinct, references = group_by_source(texts, targets)
         inputs = [ids[:longest] for ids in source.encode_batch(distinct)]
+        if isinstance(source, CopySource):
+            normal = [source.normalize(text) for text in distinct]
+            tokens = list(map(source.written, normal, source.segment(normal)))
     usable = [row for row, ids in enumerate(target_ids) if whole[row] and 0 < len(ids) <= longest]
     if not usable:
         unit = "frames" if isinstance(source, SpeechSide) else "tokens"
@@ -104,6 +111,7 @@ def load_validation_set(
         inputs,
         references,
         len(examples) - len(usable),
+        tokens,
     )
 
 

@@ -42,12 +42,14 @@ def sequence_loss(
     smoothing: float,
     positions: Tensor | None = None,
     consistency: float = 0.0,
+    coverage: float = 0.0,
 ) -> LossSum:
     """Teacher-forced loss of a batch; padding never reaches the vocabulary.
 
     Label smoothing as in Szegedy et al. 2016 (1512.00567), section 7. `positions` are those of
     `real_positions`, on the model's device. With `consistency` (R-Drop, 2106.14448), the batch
-    goes through the model twice, under two dropout masks. Joined with CTC as in Kim et al. 2017
+    goes through the model twice, under two dropout masks. `coverage` is the weight of
+    `coverage_loss`. Joined with CTC as in Kim et al. 2017
     (1609.06773), of which every sentence's loss is a sum over its target too.
     """
     passes = 2 if consistency and model.decoder is not None else 1
@@ -66,14 +68,34 @@ def sequence_loss(
         return LossSum(joint, loss.detach(), batch.tokens, ctc.detach(), too_short)
     if positions is None:
         positions = real_positions(batch.target_output)
-    features = model.features(memory, batch.target_input.repeat(passes, 1)).values
-    values = features.unflatten(0, (passes, -1)).flatten(1, 2).index_select(1, positions)
+    features = model.features(memory, batch.target_input.repeat(passes, 1))
+    values = features.values.unflatten(0, (passes, -1)).flatten(1, 2).index_select(1, positions)
     targets = batch.target_output.flatten().index_select(0, positions)
-    if passes > 1:
+    if model.copying is not None:
+        given = features, batch.source, batch.target_output, positions
+        loss, nll = model.pointer_loss(*given, smoothing)
+    elif passes > 1:
         loss, nll = model.output.consistent_loss(values, targets, smoothing, consistency)
     else:
         loss, nll = model.output.loss(values.squeeze(0), targets, smoothing)
+    if coverage:
+        assert features.attention is not None
+        real = (batch.target_output != PAD).repeat(passes, 1)
+        loss = loss + coverage / passes * coverage_loss(features.attention, real)
     return LossSum(_joint(model, loss, ctc), nll, positions.shape[0], ctc.detach(), too_short)
+
+
+def coverage_loss(attention: Tensor, real: Tensor) -> Tensor:
+    """How often attention looks at a place again, summed over real target positions.
+
+    See et al. 2017 (1704.04368), equations 10 and 12: at each position the sum over the source of
+    min(a, c), c being the sum of the attention a of all positions before.
+    attention (B, T, S), real (B, T) boolean -> float32 scalar.
+    """
+    attention = attention.float()
+    before = attention.cumsum(dim=1) - attention
+    again: Tensor = torch.minimum(attention, before).sum(dim=2)
+    return again.masked_fill(~real, 0.0).sum()
 
 
 def _joint(model: Seq2Seq, loss: Tensor, ctc: Tensor) -> Tensor:

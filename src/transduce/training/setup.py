@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from transduce.data.catalog import cache_root
+from transduce.data.copying import codes_of
 from transduce.data.corpus import open_corpora
 from transduce.data.prepare import prepare
 from transduce.data.sides import SourceSide, bins_of, learn_sides, load_sides
@@ -114,7 +115,8 @@ def build(recipe: Recipe, material: Material, device: torch.device) -> Seq2Seq:
     """The model with its first weights, which depend on the recipe alone."""
     torch.manual_seed(recipe.training.seed)
     sizes = material.source.size, material.target.size
-    model = build_model(recipe.model, *sizes, bins_of(material.source))
+    source = material.source
+    model = build_model(recipe.model, *sizes, bins_of(source), codes_of(source))
     return model.to(device)
 
 

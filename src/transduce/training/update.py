@@ -150,6 +150,7 @@ class Updater:
                 self.options.label_smoothing,
                 positions,
                 self.options.consistency,
+                self.options.coverage,
             )
         (sums.loss / tokens).backward()
         return sums.numbers()

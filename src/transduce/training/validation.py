@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from transduce.data.batches import Batch, collate, cut, length_order
+from transduce.data.copying import target_text
 from transduce.data.text import TextSide
 from transduce.evaluation.metrics import compute
 from transduce.model import Seq2Seq
@@ -89,8 +90,10 @@ def validate(
             found_all = decode(
                 model, inputs, recipe.search, device=model.device, window=valid.window
             )
-            for found in found_all:
-                outputs.append(target.decode(found[0].ids))
+            of_share = range(processes.rank, len(valid.inputs), processes.count)
+            for place, found in zip(of_share, found_all, strict=True):
+                read = None if valid.tokens is None else valid.tokens[place]
+                outputs.append(target_text(target, found[0].ids, read or ()))
                 if progress is not None:
                     progress(len(outputs), len(inputs))
         return {"sums": sums, "outputs": outputs}

@@ -1,0 +1,186 @@
+"""What a target may copy from its source: codes that mean the same token on both sides.
+
+A source token is copied as its code, which is the id of the same token of the target vocabulary or,
+where that has none, V + the token's source id: an id of the vocabulary extended by the source (See
+et al. 2017, 1704.04368, section 2.2). So that words which no vocabulary knows can be copied, too,
+they have source ids of their own, beyond the Vs ids of the vocabulary and for one text only: Vs + t
+where only the target knows the word, as t; Vs + V + j where neither does, and it is the j-th such
+word of the text. Everywhere but here they are unknown words.
+
+Only tokenizers that cut a text into parts of it, one by one, have such words (`EXTENDING`): a
+subword that is unknown is no longer the text that was there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from transduce.data.text import Reading, Rules, TextSide
+from transduce.data.tokenizers import Tokenizer
+from transduce.data.tokenizers.base import SPECIALS, UNK
+
+EXTENDING = ("words", "symbols", "characters")
+NEVER = -1  # the code of what is not copied
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """As what each source id is copied.
+
+    table: (Vs,) int64, the code of each id of the source vocabulary, `NEVER` for the special ones.
+    target_size: V, where codes of words that the target does not know begin. extends: whether
+    there are any.
+    """
+
+    table: npt.NDArray[np.int64]
+    target_size: int
+    extends: bool
+
+    @classmethod
+    def identity(cls, source_size: int, target_size: int) -> Codes:
+        """Each id as the same one of the target, or else beyond its vocabulary."""
+        ids = np.arange(source_size, dtype=np.int64)
+        table = np.where(ids < target_size, ids, target_size + ids)
+        table[: len(SPECIALS)] = NEVER
+        return cls(table, target_size, True)
+
+    @classmethod
+    def between(cls, source: Tokenizer, target: Tokenizer, extends: bool) -> Codes:
+        """By the tokens as both vocabularies print them."""
+        begin = len(SPECIALS)
+        known = {
+            token: i for i, token in enumerate(target.tokens(range(target.size))) if i >= begin
+        }
+        table = np.full(source.size, NEVER, dtype=np.int64)
+        for i, token in enumerate(source.tokens(range(source.size))):
+            if i >= begin:
+                table[i] = known.get(token, target.size + i if extends else NEVER)
+        return cls(table, target.size, extends)
+
+
+class CopySource(TextSide):
+    """The source side of a model that copies: words keep apart that the vocabulary does not know.
+
+    Its ids may be beyond its `size`, see the head of this file; `codes` say as what each is copied.
+    """
+
+    def __init__(
+        self,
+        options: Reading,
+        tokenizer: Tokenizer,
+        target: TextSide,
+        punctuation: Rules | None = None,
+    ) -> None:
+        super().__init__(options, tokenizer, punctuation)
+        self._target = target
+        sides = (tokenizer, target.tokenizer)
+        self.extends = all(
+            one.kind in EXTENDING and not getattr(one, "byte_fallback", False) for one in sides
+        )
+        self.codes = Codes.between(tokenizer, target.tokenizer, self.extends)
+
+    def segment(self, normalized: Sequence[str], *, seed: int | None = None) -> list[list[int]]:
+        rows = super().segment(normalized, seed=seed)
+        if not self.extends:
+            return rows
+        return [
+            self._apart(text, row) if UNK in row else row
+            for text, row in zip(normalized, rows, strict=True)
+        ]
+
+    def _apart(self, text: str, row: list[int]) -> list[int]:
+        """The ids of a text whose unknown words have ids of their own."""
+        units = self.written(text, row)
+        own: dict[str, int] = {}
+        unknown = self.size + self._target.size
+        for unit in dict.fromkeys(u for u, i in zip(units, row, strict=True) if i == UNK):
+            (there,) = self._target.tokenizer.encode(unit)
+            own[unit] = unknown if there == UNK else self.size + there
+            unknown += there == UNK
+        return [own[u] if i == UNK else i for u, i in zip(units, row, strict=True)]
+
+    def copied_targets(
+        self, sources: Sequence[str], targets: Sequence[str], rows: list[list[int]]
+    ) -> list[list[int]]:
+        """Target ids in which words that only the source has are their codes.
+
+        sources, targets: normalised texts, side by side; rows: the targets' ids. Words that are in
+        neither the vocabulary nor the source stay unknown.
+        """
+        if not self.extends:
+            return rows
+        return [
+            self._copied(source, target, row) if UNK in row else row
+            for source, target, row in zip(sources, targets, rows, strict=True)
+        ]
+
+    def _copied(self, source: str, target: str, row: list[int]) -> list[int]:
+        (ids,) = self.segment([source])
+        return self.copied(self.written(source, ids), ids, self._target.written(target, row), row)
+
+    def copied(
+        self,
+        source_tokens: Sequence[str],
+        source_ids: Sequence[int],
+        tokens: Sequence[str],
+        row: list[int],
+    ) -> list[int]:
+        """`copied_targets` of one target, from the tokens of both sides as they are written."""
+        if not self.extends or UNK not in row:
+            return row
+        place = dict(zip(source_tokens, source_ids, strict=True))
+        first = self._target.size
+        return [
+            first + place[token] if i == UNK and token in place else i
+            for token, i in zip(tokens, row, strict=True)
+        ]
+
+    def reach(self, longest: int) -> int:
+        if not self.extends:
+            return self.size
+        return self.size + self._target.size + longest
+
+    def fingerprint(self) -> str:
+        both = f"copied {super().fingerprint()} {self._target.fingerprint()}"
+        return hashlib.sha256(both.encode()).hexdigest()
+
+    @classmethod
+    def of(cls, source: TextSide, target: TextSide) -> CopySource:
+        """The same side, for copying into this target."""
+        return cls(source.options, source.tokenizer, target, source.punctuation)
+
+
+def encode_targets(
+    source: Any, target: TextSide, sources: Sequence[str], targets: Sequence[str]
+) -> list[list[int]]:
+    """Ids of raw targets; where they are copied from raw `sources` (a `CopySource`), with codes."""
+    normal = [target.normalize(text) for text in targets]
+    rows = target.segment(normal)
+    if not isinstance(source, CopySource):
+        return rows
+    return source.copied_targets([source.normalize(text) for text in sources], normal, rows)
+
+
+def codes_of(source: object) -> Codes | None:
+    """As what this side's ids are copied; None where nothing is."""
+    return source.codes if isinstance(source, CopySource) else None
+
+
+def target_tokens(target: TextSide, ids: Sequence[int], source_tokens: Sequence[str]) -> list[str]:
+    """One printable string per id of a hypothesis, in which V + s is the source's token s."""
+    tokens = target.tokens(ids)
+    size = target.size
+    return [source_tokens[i - size] if i >= size else t for i, t in zip(ids, tokens, strict=True)]
+
+
+def target_text(target: TextSide, ids: Sequence[int], source_tokens: Sequence[str]) -> str:
+    """The text of a hypothesis whose ids are those of `target_tokens`."""
+    if all(i < target.size for i in ids):
+        return target.decode(ids)
+    return target.decode_tokens(target_tokens(target, ids, source_tokens))
