@@ -39,16 +39,17 @@ class Source:
 def read_texts(side: TextSide, texts: Sequence[Text], limit: int) -> list[Source]:
     """Texts to ids, at most `limit` each, and why one is blank, cut or damaged."""
     decoded = [_text(text) for text in texts]
-    normal = [side.normalize(text) for text, _ in decoded]
+    read = side.read([text for text, _ in decoded])
     sources = []
-    for text, (_, damage), ids in zip(normal, decoded, side.segment(normal), strict=True):
-        reason = damage
+    for (_, damage), one in zip(decoded, read, strict=True):
+        text, ids, reason = one.text, one.ids, damage
+        kept = min(len(ids), limit)
         if not text.strip():
             ids, reason = [], joined(damage, "blank input")
         elif not ids:
             reason = joined(damage, "nothing in the input is known to the model")
-        elif len(ids) > limit:
-            reason = joined(damage, f"input of {len(ids)} tokens cut to {limit}")
+        elif one.whole > kept:
+            reason = joined(damage, f"input of {one.whole} tokens cut to {kept}")
         tokens = _written(side, text, ids)[:limit]
         sources.append(Source(list(ids[:limit]), tokens, reason))
     return sources

@@ -25,6 +25,12 @@ from transduce.recipe_model import (  # noqa: F401  # asked for here by their us
     TransducerOptions,
 )
 from transduce.recipe_speech import SpeechOptions
+from transduce.recipe_text import (  # noqa: F401
+    CleaningOptions,
+    TextOptions,
+    TokenizerOptions,
+    TruncationOptions,
+)
 
 # --------------------------------------------------------------------------------------- data
 
@@ -40,10 +46,16 @@ class CorpusOptions(Options):
 
     name: str | None = None  # catalogue name with split, such as "multi30k-en-de:train"
     source: str | None = None  # a file; with `table`, the name or number (from 1) of a column/field
-    target: str | None = None  # the same for the target
+    # the same for the target; several are references, of which training uses the first
+    target: str | list[str] | None = None
     table: str | None = None  # .tsv, .csv, .jsonl
     kaldi: str | None = None  # a folder with wav.scp and text, perhaps segments and utt2spk
     weight: Annotated[float, Field(gt=0.0)] = 1.0  # how often its examples are drawn
+
+    @property
+    def targets(self) -> list[str]:
+        """The files, columns or fields of targets; none if that is not said."""
+        return [self.target] if isinstance(self.target, str) else list(self.target or ())
 
     @model_validator(mode="after")
     def _one_kind(self) -> CorpusOptions:
@@ -73,28 +85,6 @@ class DataOptions(Options):
     max_source_length: Positive = 200
     max_target_length: Positive = 200  # the same for targets, in tokens
     max_valid: Positive | None = None  # validate on the first so many examples only
-
-
-class TokenizerOptions(Options):
-    """How text becomes ids. `size` and `dropout` concern the subword kinds only."""
-
-    kind: Literal["bpe", "unigram", "characters", "words", "symbols", "bytes"] = "bpe"
-    # vocabulary size, an upper bound for words
-    size: Annotated[int, Field(ge=8, le=1_000_000)] = 8000
-    shared: bool = False  # one vocabulary for source and target (say it on the source side)
-    dropout: Probability = 0.0  # BPE-dropout (1910.13267); for unigram, any value > 0 samples
-    coverage: Annotated[float, Field(gt=0.9, le=1.0)] = 1.0  # share of characters with their own id
-    byte_fallback: bool = False  # spell characters outside the vocabulary as bytes
-
-
-class TextOptions(Options):
-    """A text side: normalisation before the tokenizer, and the tokenizer."""
-
-    kind: Literal["text"] = "text"  # what this side is
-    language: str | None = None  # ISO 639-1, for tokenization in metrics and for the manifest
-    lowercase: bool = False  # lower-case everything
-    normalize: Literal["none", "nfc", "nfkc", "punctuation"] = "nfc"  # punctuation: Moses rules
-    tokenizer: TokenizerOptions = TokenizerOptions()  # how text is cut
 
 
 # ----------------------------------------------------------------------------------- training
@@ -220,7 +210,7 @@ class EvaluationOptions(Options):
         return names if names is None else [check_metric(name) for name in names]
 
 
-Task = Literal["translation", "pronunciation", "transduction", "recognition"]
+Task = Literal["translation", "pronunciation", "transduction", "recognition", "summarization"]
 
 # Defaults that are too small for speech, where a second is a hundred frames.
 _SPEECH: dict[str, dict[str, int]] = {
@@ -267,6 +257,24 @@ class Recipe(Options):
         return self
 
     @model_validator(mode="after")
+    def _limits_of_truncation(self) -> Recipe:
+        """What is cut is not dropped: the limits of length follow, unless they are given."""
+        update = {}
+        for name in ("source", "target"):
+            truncate, key = getattr(getattr(self, name), "truncate", None), f"max_{name}_length"
+            if truncate is None or truncate.tokens <= getattr(self.data, key):
+                continue
+            if key in self.data.model_fields_set:
+                raise ValueError(
+                    f"data.{key} {getattr(self.data, key)} would drop what {name}.truncate leaves "
+                    f"({truncate.tokens} tokens); raise it, or leave it out"
+                )
+            update[key] = truncate.tokens
+        if update:
+            self.__dict__["data"] = self.data.model_copy(update=update)
+        return self
+
+    @model_validator(mode="after")
     def _passes_can_agree(self) -> Recipe:
         if self.training.consistency and not self.model.has_decoder:
             raise ValueError("training.consistency needs a model with a decoder")
@@ -294,6 +302,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "pronunciation": ("g2p_wer", "per"),
     "transduction": ("accuracy", "cer"),
     "recognition": ("wer", "cer"),
+    "summarization": ("chrf",),
 }
 
 _METRIC_NAMES = ("bleu", "chrf", "ter", "moses_bleu", "accuracy", "wer", "cer", "per", "g2p_wer")

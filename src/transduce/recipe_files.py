@@ -291,15 +291,26 @@ def _resolved(corpus: dict[str, Any], folder: Path | None) -> dict[str, Any]:
     }
     files = ("table", "kaldi") if corpus.get("table") else ("source", "target", "kaldi")
     for key in files:
-        if folder is not None and isinstance(corpus.get(key), str) and corpus[key]:
-            # normpath and not resolve(): a link in a data folder is there on purpose.
-            full = os.path.normpath(folder / Path(corpus[key]).expanduser())
-            corpus[key] = Path(full).as_posix()
+        if folder is not None and corpus.get(key):
+            given = corpus[key]
+            several = isinstance(given, list)
+            corpus[key] = (
+                [_absolute(f, folder) for f in given] if several else _absolute(given, folder)
+            )
     return corpus
+
+
+def _absolute(file: Any, folder: Path) -> Any:
+    if not isinstance(file, str) or not file:
+        return file  # for the recipe's own check to refuse
+    # normpath and not resolve(): a link in a data folder is there on purpose.
+    return Path(os.path.normpath(folder / Path(file).expanduser())).as_posix()
 
 
 def _column(value: Any) -> Any:
     # A column's number is naturally written without quotes.
+    if isinstance(value, list):
+        return [_column(one) for one in value]
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

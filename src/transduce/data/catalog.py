@@ -56,7 +56,15 @@ def layout_of(name: str) -> Layout:
 
         made = cache_root() / "data" / "fsdd-connected"
         paths = (connected_digits(paths[0], split.digits, made),)
-    return Layout(split.format, paths, split.source, split.target, split.part, audio=split.audio)
+    return Layout(
+        split.format,
+        paths,
+        split.source,
+        split.target,
+        split.part,
+        audio=split.audio,
+        more=split.more,
+    )
 
 
 def cache_root() -> Path:

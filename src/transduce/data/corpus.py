@@ -36,7 +36,8 @@ class Corpus:
         if self._fingerprint is None:
             layout = self.layout
             digest = hashlib.sha256()
-            for part in (layout.format, layout.source, layout.target, layout.split):
+            parts = (layout.format, layout.source, layout.target, layout.split, *layout.more)
+            for part in parts:
                 digest.update(f"{part}\n".encode())
             for path in layout.paths:
                 digest.update(sha256_of(path).encode())
@@ -98,13 +99,16 @@ def _open(options: CorpusOptions, speech: bool) -> Corpus:
         return Corpus(options, folder.name, Layout("kaldi", kaldi_files(folder), audio=True))
     # A table alone is one of recordings: what `source` and `target` of texts are, nobody can guess.
     speech = speech or options.source is None
-    source, target = options.source or "audio", options.target or "text"
+    target, *more = options.targets or ["text"]
+    if more and speech:
+        raise UsageError("data: several targets are for texts; recordings have one")
     if options.table is not None:
         path = Path(options.table).expanduser()
-        layout = Layout(table_format(options.table), (path,), source, target, audio=speech)
+        format, source = table_format(options.table), options.source or "audio"
+        layout = Layout(format, (path,), source, target, audio=speech, more=tuple(more))
         return Corpus(options, path.name, layout)
     if options.source is None or options.target is None:
         raise UsageError("a corpus needs `name`, or `source` and `target`")
-    paths = (Path(options.source).expanduser(), Path(options.target).expanduser())
-    label = f"{paths[0].name} + {paths[1].name}"
+    paths = tuple(Path(file).expanduser() for file in (options.source, target, *more))
+    label = " + ".join(path.name for path in paths)
     return Corpus(options, label, Layout("lines", paths, audio=speech))

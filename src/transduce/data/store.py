@@ -173,6 +173,11 @@ class Store:
         """How many examples were left out, by reason."""
         return {reason: n for reason, n in self.counts.items() if reason != "kept"}
 
+    def truncated(self) -> dict[str, int]:
+        """How many of the examples were cut, by side."""
+        found: dict[str, int] = self._meta.get("truncated", {})
+        return found
+
     def release(self) -> None:
         """Give mapped pages back, so that resident memory stays flat over an epoch."""
         for ragged in (*self._ids.values(), *self._texts.values(), *self._frames):

@@ -58,6 +58,7 @@ class Writer:
         self._streams: dict[str, IO[bytes]] = {}
         self._ends: Counter[str] = Counter()  # where the next row of each ragged file begins
         self._counts: Counter[str] = Counter()
+        self._truncated: Counter[str] = Counter()  # by side, of those kept
         self._parts: list[dict[str, Any]] = []
         self._files: list[tuple[int, str]] = []
         self._padded = self._target_tokens = self._read = 0
@@ -96,10 +97,12 @@ class Writer:
         # 1. texts and ids of both sides, or frames of all versions
         texts: dict[str, list[str]] = {}
         rows: dict[str, list[Any]] = {}
+        cut: dict[str, list[bool]] = {}
         for name, side in self._sides.items():
             raw = [e.source if name == "source" else _target(e) for e in chunk]
-            texts[name] = [side.normalize(text) for text in raw]
-            rows[name] = side.segment(texts[name])
+            read = side.read(raw)
+            texts[name], rows[name] = [one.text for one in read], [one.ids for one in read]
+            cut[name] = [one.cut for one in read]
         versions: list[list[Frames]] = []
         if self._speech is not None:
             versions = in_threads(self._heard, chunk)
@@ -108,6 +111,8 @@ class Writer:
             rows["source"] = [made[plain] if all(map(len, made)) else [] for made in versions]
         # 2. which examples stay
         kept = [i for i in range(len(chunk)) if self._stays(texts, rows, i)]
+        for name, shorter in cut.items():
+            self._truncated[name] += sum(shorter[i] for i in kept)
         # 3. ids, lengths, texts and frames of those
         lengths = {}
         for name in SIDES:
@@ -185,6 +190,7 @@ class Writer:
             "format": FORMAT_VERSION,
             "size": self._counts["kept"],
             "counts": dict(self._counts),
+            "truncated": {name: count for name, count in self._truncated.items() if count},
             "parts": self._parts,
             "files": self._files,
             "ids": self._dtypes,

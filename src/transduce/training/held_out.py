@@ -77,20 +77,23 @@ def load_validation_set(
         if example.target is None:
             raise DataError(f"{example.file}:{example.line}: a valid example needs a target")
         targets.append(example.target)
-    target_ids = target.encode_batch(targets)
+    answers = [example.answers for example in examples]
+    target_ids = [one.ids for one in target.read(targets)]
     longest = recipe.search.max_source
     sources: Any
     if isinstance(source, SpeechSide):
         sources, whole = _heard(source, examples, longest)
-        inputs, references = sources, [[text] for text in targets]
+        inputs, references = sources, answers
     else:
         texts = [example.source for example in examples]
-        sources = source.encode_batch(texts)
+        read = source.read(texts)
+        sources = [one.ids for one in read]
         whole = [0 < len(ids) <= longest for ids in sources]
-        distinct, references = texts, [[text] for text in targets]
+        distinct, references = texts, answers
         if recipe.task == "pronunciation":
             distinct, references = group_by_source(texts, targets)
-        inputs = [ids[:longest] for ids in source.encode_batch(distinct)]
+            read = source.read(distinct)
+        inputs = [one.ids[:longest] for one in read]
     usable = [row for row, ids in enumerate(target_ids) if whole[row] and 0 < len(ids) <= longest]
     if not usable:
         unit = "frames" if isinstance(source, SpeechSide) else "tokens"

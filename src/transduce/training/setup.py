@@ -81,7 +81,12 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
         lambda read: reporter.status(f"preparing: {read:,} examples"),
     )
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in store.dropped().items() if count)
-    reporter.say(f"{len(store):,} training examples" + (f"; dropped: {dropped}" if dropped else ""))
+    cut = ", ".join(f"{count:,} {side}s" for side, count in store.truncated().items())
+    reporter.say(
+        f"{len(store):,} training examples"
+        + (f"; dropped: {dropped}" if dropped else "")
+        + (f"; truncated: {cut}" if cut else "")
+    )
     store.release()
     held_out = load_validation_set(recipe, valid, source, target)
     if held_out.without_loss:
