@@ -163,19 +163,19 @@ def _table(layout: Layout) -> Iterator[Example]:
 
 
 def table_rows(
-    layout: Layout, more: tuple[str, ...] = (), *, needed: bool = False
-) -> Iterator[tuple[int, tuple[str, str] | None, list[str | None]]]:
-    """Line number, source and target (None: a blank line), and further columns, of each row.
+    layout: Layout, more: tuple[str, ...] = ()
+) -> Iterator[tuple[int, list[str] | None, list[str | None]]]:
+    """Line number, source and targets (None: a blank line), and further columns, of each row.
 
-    The two columns are named by number (there is no header) or by name (the first row is the
-    header); those of `more` are None where the header does not name them.
+    The columns are named by number (there is no header) or by name (the first row is the header);
+    those of `more` are None where the header does not name them.
     """
     rows = _tsv_rows(layout) if layout.format == "tsv" else _csv_rows(layout)
     name = str(layout.paths[0])
     keys = [layout.source, layout.target, *layout.more]
     numbered = all(key.isdecimal() for key in keys)
     if not numbered and any(key.isdecimal() for key in keys):
-        raise UsageError(f"{name}: give all columns by number, or all by name")
+        raise UsageError(f"{name}: give both sides by number, or both by name")
     header: list[str] = []
     if numbered:
         columns = [int(key) - 1 for key in keys]
