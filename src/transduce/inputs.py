@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from transduce.data.lengths import marked_for_search
 from transduce.data.speech import Sound, SpeechSide
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
@@ -36,10 +37,15 @@ class Source:
     reason: str | None
 
 
-def read_texts(side: TextSide, texts: Sequence[Text], limit: int) -> list[Source]:
-    """Texts to ids, at most `limit` each, and why one is blank, cut or damaged."""
+def read_texts(
+    side: TextSide, texts: Sequence[Text], limit: int, length: str | None = None
+) -> list[Source]:
+    """Texts to ids, at most `limit` each, and why one is blank, cut or damaged.
+
+    `length` is the one that targets are to have, for a side with length control.
+    """
     decoded = [_text(text) for text in texts]
-    read = side.read([text for text, _ in decoded])
+    read = marked_for_search(side, side.read([text for text, _ in decoded]), length)
     sources = []
     for (_, damage), one in zip(decoded, read, strict=True):
         text, ids, reason = one.text, one.ids, damage

@@ -27,6 +27,7 @@ from transduce.recipe_model import (  # noqa: F401  # asked for here by their us
 from transduce.recipe_speech import SpeechOptions
 from transduce.recipe_text import (  # noqa: F401
     CleaningOptions,
+    NoiseOptions,
     TextOptions,
     TokenizerOptions,
     TruncationOptions,
@@ -51,6 +52,9 @@ class CorpusOptions(Options):
     table: str | None = None  # .tsv, .csv, .jsonl
     kaldi: str | None = None  # a folder with wav.scp and text, perhaps segments and utt2spk
     weight: Annotated[float, Field(gt=0.0)] = 1.0  # how often its examples are drawn
+    # what is learnt from it: targets of sources; or, from sources alone, to restore them when they
+    # are damaged (denoise), or their most important sentences when these are left out (gap)
+    objective: Literal["pairs", "denoise", "gap"] = "pairs"
 
     @property
     def targets(self) -> list[str]:
@@ -66,10 +70,10 @@ class CorpusOptions(Options):
             )
         if self.kaldi is not None and files:
             raise ValueError("a corpus has either `kaldi` or `source`, `target`, `table`, not both")
-        both = self.source and self.target
+        both = self.source and (self.target or self.objective != "pairs")
         if self.name is None and self.kaldi is None and not both and not self.table:
             raise ValueError("a corpus needs `name` (catalogue), or `source` and `target`")
-        if self.table is not None and bool(self.source) != bool(self.target):
+        if self.table is not None and bool(self.source) != bool(both):
             raise ValueError("a table needs both `source` and `target`, its columns, or neither")
         return self
 
@@ -85,6 +89,7 @@ class DataOptions(Options):
     max_source_length: Positive = 200
     max_target_length: Positive = 200  # the same for targets, in tokens
     max_valid: Positive | None = None  # validate on the first so many examples only
+    noise: NoiseOptions = NoiseOptions()  # for corpora whose objective is not `pairs`
 
 
 # ----------------------------------------------------------------------------------- training
@@ -143,6 +148,8 @@ class TrainingOptions(Options):
     checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 5.0  # how much a killed process may lose
     metric: str | None = None  # decides what is best: a metric or `loss`; default: the task's first
     patience: Positive | None = None  # stop after so many validations without improvement
+    # a model folder whose weights and vocabularies this training begins with
+    start: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1  # of weights, order, dropout, sampling
     threads: Positive | None = None  # of torch on the CPU; default: torch's own choice
     tensorboard: bool = False  # also write TensorBoard events
@@ -171,6 +178,8 @@ class SearchOptions(Options):
 
     beam: Annotated[int, Field(ge=1, le=1000)] = 5  # hypotheses kept at each step; 1 is greedy
     n_best: Positive = 1  # hypotheses returned
+    # how long the target is to be, of a model with source.length_control; null: medium
+    length: Literal["short", "medium", "long"] | None = None
     normalization: Literal["average", "gnmt"] = "average"  # by length, as above
     length_penalty: Annotated[float, Field(ge=0.0)] = 1.0  # higher favours longer targets
     # a target may have max_ratio x source + max_extra tokens
@@ -272,6 +281,17 @@ class Recipe(Options):
             update[key] = truncate.tokens
         if update:
             self.__dict__["data"] = self.data.model_copy(update=update)
+        return self
+
+    @model_validator(mode="after")
+    def _only_for_text_sources(self) -> Recipe:
+        if self.target.length_control:
+            raise ValueError("target.length_control: say it of the source, which is marked")
+        if self.search.length and not getattr(self.source, "length_control", False):
+            raise ValueError("search.length needs source.length_control: true")
+        corpora = [*self.data.train, *self.data.valid, *self.data.test]
+        if self.source.kind == "speech" and any(one.objective != "pairs" for one in corpora):
+            raise ValueError("data: only texts have an `objective` other than pairs")
         return self
 
     @model_validator(mode="after")

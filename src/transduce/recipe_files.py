@@ -85,6 +85,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     path = Path(path)
     tree, places = parse_yaml(_read(path), where=str(path))
     _normalize_corpora(tree, places, path.absolute().parent)
+    _locate_start(tree, path.absolute().parent)
     _apply_overrides(tree, places, overrides)
     return _build(tree, places, where=str(path), folder=Path.cwd())
 
@@ -257,6 +258,7 @@ def _index(branch: dict[str, Any] | list[Any], name: str, where: str) -> Any:
 
 def _build(tree: dict[str, Any], places: Places, *, where: str, folder: Path | None) -> Recipe:
     _normalize_corpora(tree, places, folder)
+    _locate_start(tree, folder)
     _share_tokenizer(tree, places, where)
     try:
         # Strict, so that `layers: true` or `size: "300"` is an error; by way of JSON, where
@@ -282,6 +284,13 @@ def _normalize_corpora(tree: dict[str, Any], places: Places, folder: Path | None
                 places[moved] = places.pop(old)
         corpora = [{"name": corpus} if isinstance(corpus, str) else corpus for corpus in given]
         data[split] = [_resolved(c, folder) if isinstance(c, dict) else c for c in corpora]
+
+
+def _locate_start(tree: dict[str, Any], folder: Path | None) -> None:
+    """The folder that a training begins with is seen from where it was written, as files are."""
+    training = tree.get("training")
+    if folder is not None and isinstance(training, dict) and training.get("start"):
+        tree["training"] = training | {"start": _absolute(training["start"], folder)}
 
 
 def _resolved(corpus: dict[str, Any], folder: Path | None) -> dict[str, Any]:

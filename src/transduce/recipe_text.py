@@ -68,3 +68,13 @@ class TextOptions(Options):
         if twice := [symbol for symbol in symbols if symbols.count(symbol) > 1]:
             raise ValueError(f"the symbol {twice[0]!r} is there twice")
         return symbols
+
+
+class NoiseOptions(Options):
+    """How corpora with an `objective` make sources of their texts (1910.13461, 1912.08777)."""
+
+    mask: Probability = 0.3  # denoise: share of the tokens in spans that a mask replaces
+    span: Annotated[float, Field(gt=0.0, le=50.0)] = 3.0  # denoise: mean length of these spans
+    delete: Probability = 0.0  # denoise: share of the tokens that are left out without a mask
+    permute: bool = True  # denoise: sentences come in another order
+    gap: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3  # gap: share of the sentences taken out

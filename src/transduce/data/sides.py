@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from transduce.data.corpus import Corpus
+from transduce.data.lengths import LengthClasses, learn_lengths
 from transduce.data.speech import SpeechSide, learn_speech
 from transduce.data.text import TextSide, train_side, train_sides
 from transduce.errors import UsageError
+from transduce.folder import open_folder
 from transduce.recipe import Recipe
+from transduce.recipe_text import LENGTH_SYMBOLS, MASK_SYMBOL
 
 SourceSide: TypeAlias = TextSide | SpeechSide
 
@@ -22,7 +25,10 @@ def bins_of(side: SourceSide) -> int | None:
 
 
 def learn_sides(recipe: Recipe, corpora: Sequence[Corpus]) -> tuple[SourceSide, TextSide]:
-    """Learn the tokenizers of both sides, or the statistics of speech, from training corpora."""
+    """Learn the tokenizers of both sides, or the statistics of speech, from training corpora.
+
+    Of a source with length control, also the classes of length.
+    """
     seed = recipe.training.seed
     options, target = recipe.source, recipe.target
     if options.kind == "speech":
@@ -31,16 +37,82 @@ def learn_sides(recipe: Recipe, corpora: Sequence[Corpus]) -> tuple[SourceSide, 
         return learn_speech(options, sources), train_side(target, targets, seed=seed)
     if options.tokenizer.shared:
         target = target.model_copy(update={"tokenizer": options.tokenizer})
-    return train_sides(
+    source_side, target_side = train_sides(
         options,
         target,
         lambda: ((example.source, example.target) for example in chain.from_iterable(corpora)),
         seed=seed,
+        reserved=reserved_symbols(recipe),
     )
+    with_lengths(recipe, corpora, source_side, target_side)
+    return source_side, target_side
+
+
+def reserved_symbols(recipe: Recipe) -> list[str]:
+    """The symbols of the source that stand for what is no text: classes of length, and the mask."""
+    marks = list(LENGTH_SYMBOLS.values()) if getattr(recipe.source, "length_control", False) else []
+    masks = any(one.objective != "pairs" for one in [*recipe.data.train, *recipe.data.valid])
+    return [*marks, MASK_SYMBOL] if masks else marks
+
+
+def with_lengths(
+    recipe: Recipe, corpora: Sequence[Corpus], source: SourceSide, target: TextSide
+) -> None:
+    """Learn the classes of target length, if the source is to be marked with them."""
+    if isinstance(source, TextSide) and source.options.length_control:
+        targets = (e.target for e in chain.from_iterable(corpora) if e.target is not None)
+        source.lengths = learn_lengths(target, targets)
+
+
+def take_sides(recipe: Recipe, corpora: Sequence[Corpus]) -> tuple[SourceSide, TextSide]:
+    """The tokenizers of the model folder that the recipe's training starts from.
+
+    Classes of length are those of this training's own targets. Errors: UsageError where that model
+    reads or writes something else, or lacks a symbol that this recipe needs.
+    """
+    there = Path(str(recipe.training.start))
+    theirs = open_folder(there).recipe
+    for name in ("source", "target"):
+        mine, other = getattr(recipe, name), getattr(theirs, name)
+        if mine.kind != other.kind:
+            raise UsageError(
+                f"training.start: {there} has {name}.kind {other.kind}, this recipe {mine.kind}"
+            )
+        if mine.kind == "text" and mine.tokenizer.kind != other.tokenizer.kind:
+            raise UsageError(
+                f"training.start: {there} has {name}.tokenizer.kind {other.tokenizer.kind}, this "
+                f"recipe {mine.tokenizer.kind}; a training goes on with the vocabulary it began with"
+            )
+        for key in ("lowercase", "normalize") if mine.kind == "text" else ():
+            if getattr(mine, key) != getattr(other, key):
+                raise UsageError(
+                    f"training.start: {there} has {name}.{key} {getattr(other, key)!r}, this recipe "
+                    f"{getattr(mine, key)!r}; its vocabulary is of such texts"
+                )
+    source, target = load_tokenizers(there, recipe)
+    if isinstance(source, TextSide):
+        known = set(source.tokens(range(source.size)))
+        wanted = [*reserved_symbols(recipe), *map(source.normalize, recipe.source.symbols)]
+        if missing := [symbol for symbol in wanted if symbol not in known]:
+            raise UsageError(
+                f"training.start: the vocabulary of {there} has no symbol {missing[0]}; train that "
+                "model with the same source.symbols and source.length_control"
+                + (", and an objective" if missing[0] == MASK_SYMBOL else "")
+            )
+    with_lengths(recipe, corpora, source, target)
+    return source, target
 
 
 def load_sides(folder: Path, recipe: Recipe) -> tuple[SourceSide, TextSide]:
     """Both sides of a model folder; DataError when a file is missing or damaged."""
+    source, target = load_tokenizers(folder, recipe)
+    if isinstance(source, TextSide) and source.options.length_control:
+        source.lengths = LengthClasses.load(folder)
+    return source, target
+
+
+def load_tokenizers(folder: Path, recipe: Recipe) -> tuple[SourceSide, TextSide]:
+    """Both sides without what is not of their vocabularies."""
     target = TextSide.load(folder, "target", recipe.target)
     if recipe.source.kind == "speech":
         return SpeechSide.load(folder, "source", recipe.source), target

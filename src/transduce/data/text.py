@@ -19,6 +19,7 @@ from transduce.data.truncation import Truncation, sentences, truncated
 from transduce.errors import DataError
 
 if TYPE_CHECKING:
+    from transduce.data.lengths import LengthClasses
     from transduce.recipe import TextOptions
 
 Rules = tuple[tuple[str, str], ...]  # regular expressions and what replaces their matches, in order
@@ -89,6 +90,7 @@ class TextSide:
     ) -> None:
         self.options = options
         self.tokenizer = tokenizer
+        self.lengths: LengthClasses | None = None  # of a source with length control, in training
         self._normalize = normalizer(options, punctuation)
 
     @property
@@ -174,7 +176,7 @@ class TextSide:
         if limit is not None:
             tree.append([limit.tokens, limit.keep, limit.sentences])
         if options.length_control:
-            tree.append("length control")
+            tree.append([self.lengths.short, self.lengths.long] if self.lengths else "lengths")
         return hashlib.sha256(
             (json.dumps(tree) + self.tokenizer.fingerprint()).encode()
         ).hexdigest()

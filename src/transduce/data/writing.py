@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from transduce.data.audio.features import Frames
 from transduce.data.corpus import Example
+from transduce.data.lengths import mark_length, marked_for_training
 from transduce.data.speech import SpeechSide, in_threads
 from transduce.data.store import FORMAT_VERSION, META, SIDES, flatten, frame_files
 from transduce.data.text import TextSide
@@ -55,6 +56,8 @@ class Writer:
         }
         self._frames = frame_files(len(self._speech.versions)) if self._speech else []
         self._limits = {"source": options.max_source_length, "target": options.max_target_length}
+        # A mark before the source is not part of its length.
+        self._marks = {"source": mark_length(source)} if isinstance(source, TextSide) else {}
         self._streams: dict[str, IO[bytes]] = {}
         self._ends: Counter[str] = Counter()  # where the next row of each ragged file begins
         self._counts: Counter[str] = Counter()
@@ -98,11 +101,16 @@ class Writer:
         texts: dict[str, list[str]] = {}
         rows: dict[str, list[Any]] = {}
         cut: dict[str, list[bool]] = {}
+        read = {}
         for name, side in self._sides.items():
-            raw = [e.source if name == "source" else _target(e) for e in chunk]
-            read = side.read(raw)
-            texts[name], rows[name] = [one.text for one in read], [one.ids for one in read]
-            cut[name] = [one.cut for one in read]
+            read[name] = side.read([e.source if name == "source" else _target(e) for e in chunk])
+        if self._speech is None:
+            counts = [len(one.ids) for one in read["target"]]
+            source = self._sides["source"]
+            read["source"] = marked_for_training(source, read["source"], counts)
+        for name, found in read.items():
+            texts[name], rows[name] = [one.text for one in found], [one.ids for one in found]
+            cut[name] = [one.cut for one in found]
         versions: list[list[Frames]] = []
         if self._speech is not None:
             versions = in_threads(self._heard, chunk)
@@ -132,8 +140,8 @@ class Writer:
             self._ragged(name, np.concatenate(made) if made else np.zeros(0), sizes)
         # 4. where they came from, and the sums that an epoch's size is estimated from
         self._places([chunk[i] for i in kept])
-        source = lengths["source"] + (0 if self._speech else 1)
-        self._padded += int(np.maximum(source, lengths["target"] + 1).sum())
+        longer = lengths["source"] + (0 if self._speech else 1)
+        self._padded += int(np.maximum(longer, lengths["target"] + 1).sum())
         self._target_tokens += int(lengths["target"].sum()) + len(kept)
         self._counts["kept"] += len(kept)
 
@@ -156,7 +164,7 @@ class Writer:
                 self._counts[f"empty {name}"] += 1
                 return False
         for name in SIDES:
-            if len(rows[name][i]) > self._limits[name]:
+            if len(rows[name][i]) - self._marks.get(name, 0) > self._limits[name]:
                 unit = "tokens" if name in texts else "frames"
                 self._counts[f"{name} longer than {self._limits[name]} {unit}"] += 1
                 return False

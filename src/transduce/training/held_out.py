@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from transduce.data.batches import Row
 from transduce.data.catalog import cache_root
 from transduce.data.corpus import Corpus, Example
 from transduce.data.frames import Spool, Spooled
+from transduce.data.lengths import marked_for_search, marked_for_training
+from transduce.data.objectives import Noise
 from transduce.data.sides import SourceSide
 from transduce.data.speech import Heard, SpeechSide, chunks, in_threads
 from transduce.data.text import TextSide
@@ -69,7 +71,13 @@ def load_validation_set(
 
     Errors: DataError where an example has no target or no recording, or none has two usable sides.
     """
-    examples = list(islice(chain.from_iterable(corpora), recipe.data.max_valid))
+    posed = (
+        (example, corpus.options.objective == "denoise") for corpus in corpora for example in corpus
+    )
+    examples, noisy = [], []
+    for example, damaged in islice(posed, recipe.data.max_valid):
+        examples.append(example)
+        noisy.append(damaged)
     if not examples:
         raise DataError("the valid set has no examples; see data.valid of the recipe")
     targets: list[str] = []
@@ -87,13 +95,15 @@ def load_validation_set(
     else:
         texts = [example.source for example in examples]
         read = source.read(texts)
-        sources = [one.ids for one in read]
+        marked = marked_for_training(source, read, list(map(len, target_ids)))
+        sources = _damaged(recipe, source, [one.ids for one in marked], noisy)
         whole = [0 < len(ids) <= longest for ids in sources]
         distinct, references = texts, answers
         if recipe.task == "pronunciation":
             distinct, references = group_by_source(texts, targets)
-            read = source.read(distinct)
-        inputs = [one.ids[:longest] for one in read]
+            read, noisy = source.read(distinct), [False] * len(distinct)
+        asked = marked_for_search(source, read, recipe.search.length)
+        inputs = _damaged(recipe, source, [one.ids[:longest] for one in asked], noisy)
     usable = [row for row, ids in enumerate(target_ids) if whole[row] and 0 < len(ids) <= longest]
     if not usable:
         unit = "frames" if isinstance(source, SpeechSide) else "tokens"
@@ -108,6 +118,19 @@ def load_validation_set(
         references,
         len(examples) - len(usable),
     )
+
+
+def _damaged(
+    recipe: Recipe, side: TextSide, rows: list[list[int]], noisy: Sequence[bool]
+) -> list[list[int]]:
+    """Sources of corpora for denoising, damaged the same way each time."""
+    if not any(noisy):
+        return rows
+    noise = Noise(side, recipe.data.noise)
+    return [
+        noise(ids, np.random.default_rng([recipe.training.seed, i])).tolist() if damaged else ids
+        for i, (ids, damaged) in enumerate(zip(rows, noisy, strict=True))
+    ]
 
 
 def _heard(side: SpeechSide, examples: list[Example], limit: int) -> tuple[Spooled, list[bool]]:
