@@ -8,11 +8,6 @@ from pydantic import Field, field_validator
 
 from transduce.recipe_base import Options, Positive, Probability
 
-LENGTHS = ("short", "medium", "long")
-# What the model reads before a source, by the class of length that its target has or is to have.
-LENGTH_SYMBOLS = {name: f"<|{name}|>" for name in LENGTHS}
-MASK_SYMBOL = "<|mask|>"  # stands for what is missing from a source in pre-training
-
 
 class TokenizerOptions(Options):
     """How text becomes ids. `size` and `dropout` concern the subword kinds only."""

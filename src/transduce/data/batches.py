@@ -106,8 +106,8 @@ class BatchStream:
     `batch_tokens` bounds size x the longer side, padding and end symbols included; of speech, that
     is frames. Where a side's segmentation is sampled (BPE-dropout), each pool is segmented anew in
     every epoch; so is drawn which version of a recording is heard, and what of it is hidden, and
-    what `noise` does to the texts of noisy corpora. A background thread makes batches ahead; `close` ends it, and what goes wrong in it is raised by
-    `next`.
+    what `noise` does to the texts of noisy corpora. A background thread makes batches ahead;
+    `close` ends it, and what goes wrong in it is raised by `next`.
 
     With `share` = (r, n) this is one of n streams among which the batches are dealt out in rounds:
     each `next` is batch r of a round of n, and `position` and `epoch` are after the whole round.

@@ -20,7 +20,8 @@ import warnings
 from difflib import get_close_matches
 from pathlib import Path
 
-from transduce.data.catalog_sets import CATALOG, Dataset, File, Split
+from transduce.data.catalog_sets import CATALOG
+from transduce.data.datasets import Dataset, File, Split
 from transduce.data.files import COMPRESSED, sha256_of
 from transduce.data.formats import Layout
 from transduce.errors import DataError, UsageError

@@ -2,59 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-from transduce.data.files import COMPRESSED
+from transduce.data.catalog_summaries import aeslc, dialogsum
+from transduce.data.datasets import Dataset, File, Split
 from transduce.data.formats import SPLITS, Format
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A published file: `path` below the set's folder, uncompressed name; `sha256` of its content.
-
-    `url` is None where there is no lasting address; `package` is an installed Python package that
-    carries the file, and the path inside it.
-    """
-
-    path: str
-    sha256: str
-    url: str | None = None
-    package: tuple[str, str] | None = None
-
-    @property
-    def packed(self) -> str:
-        """The suffix of the compressed file that `url` gives, or nothing."""
-        suffix = Path(self.url or "").suffix
-        return suffix if suffix in COMPRESSED else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """The files of one split and how to read them (see `formats.Layout`)."""
-
-    files: tuple[File, ...]
-    format: Format
-    source: str = "1"
-    target: str = "2"
-    part: str = ""
-    audio: bool = False  # recordings, named by the table's column `audio`
-    digits: str = ""  # of recordings that are made of those of the table: which split
-    more: tuple[str, ...] = ()  # fields of further references
-
-
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """A public set; `languages` are source and target; `how` tells where to place files by hand."""
-
-    name: str
-    description: str
-    licence: str
-    folder: str
-    languages: tuple[str, str]
-    splits: dict[str, Split]
-    how: str = "place the file at {}"
-
 
 # ---------------------------------------------------------------------------------- Multi30k
 
@@ -317,61 +269,12 @@ def _connected() -> Dataset:
     )
 
 
-# ----------------------------------------------------------------------------- summarization
-
-_AESLC_TRAIN = File(
-    "train.jsonl", "a4fc8955b5c74a7cbe01b81e410e0bb0869af1a8440025f2e8dbe1521bb20a49"
-)
-_AESLC_DEV = File("dev.jsonl", "74280aa871935427b949cc0ea9bd7dddd42f419c137349e603f2086631603ba6")
-_DIALOGSUM_SUMS = {
-    "train": "d223076c574192da82e8e56847b255e627196e2e7def9ed2b193cfb8e4940cba",
-    "dev": "436721e0a3571eef7072964f80e042fb151d8c6178db1a688ce8f803bbf0a13f",
-}
-
-
-def _aeslc() -> Dataset:
-    # Published figures are against the original subject alone, so `dev` has no other reference.
-    annotators = ("ann0", "ann1", "ann2")
-    return Dataset(
-        "aeslc",
-        "AESLC, Enron e-mails to subject lines: 14,436 / 1,960; dev-all has 4 references each",
-        "CC BY-NC-SA 4.0",
-        "aeslc",
-        ("en", "en"),
-        {
-            "train": Split((_AESLC_TRAIN,), "jsonl", "body", "subject"),
-            "dev": Split((_AESLC_DEV,), "jsonl", "body", "subject"),
-            "dev-all": Split((_AESLC_DEV,), "jsonl", "body", "subject", more=annotators),
-        },
-        "the public files (github.com/ryanzhumich/AESLC) are one text for each e-mail; place them "
-        "as JSON lines (id, body, subject, in dev also ann0 to ann2) at {}",
-    )
-
-
-def _dialogsum() -> Dataset:
-    return Dataset(
-        "dialogsum",
-        "DialogSum, spoken dialogues to summaries: 12,460 / 500",
-        "CC BY-NC-SA 4.0",
-        "dialogsum",
-        ("en", "en"),
-        {
-            split: Split(
-                (File(f"dialogsum.{split}.jsonl", digest),), "jsonl", "dialogue", "summary"
-            )
-            for split, digest in _DIALOGSUM_SUMS.items()
-        },
-        "this is the first public release (github.com/cylnlp/dialogsum; later ones differ); place "
-        "its file (fname, dialogue, summary, topic) at {}",
-    )
-
-
 _SETS = [
     _an4(),
     _fsdd(),
     _connected(),
-    _aeslc(),
-    _dialogsum(),
+    aeslc(),
+    dialogsum(),
     *(_multi30k("en", language) for language in ("de", "fr", "cs")),
     *(_multi30k(language, "en") for language in ("de", "fr")),
     *(_tatoeba(*key, sums) for key, sums in _TATOEBA.items()),

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from transduce.data.text import Segmented, TextSide
+from transduce.data.tokenizers.base import LENGTH_SYMBOLS
 from transduce.disk import atomic_bytes
 from transduce.errors import DataError, UsageError
 from transduce.folder import LENGTHS
-from transduce.recipe_text import LENGTH_SYMBOLS
 
 UNSAID = "medium"  # what a source is marked with whose target nobody chose
 

@@ -19,15 +19,14 @@ import numpy.typing as npt
 
 from transduce.data.formats import Example
 from transduce.data.text import TextSide
-from transduce.data.tokenizers.base import UNK
+from transduce.data.tokenizers.base import MASK_SYMBOL, UNK
 from transduce.data.truncation import sentences
-from transduce.recipe_text import MASK_SYMBOL
 
 Ids = npt.NDArray[Any]
 
 
 class NoiseOptions(Protocol):
-    """`recipe_text.NoiseOptions`."""
+    """`recipe.NoiseOptions`."""
 
     @property
     def mask(self) -> float: ...

@@ -105,9 +105,9 @@ class Writer:
         for name, side in self._sides.items():
             read[name] = side.read([e.source if name == "source" else _target(e) for e in chunk])
         if self._speech is None:
-            counts = [len(one.ids) for one in read["target"]]
+            sizes_of_targets = [len(one.ids) for one in read["target"]]
             source = self._sides["source"]
-            read["source"] = marked_for_training(source, read["source"], counts)
+            read["source"] = marked_for_training(source, read["source"], sizes_of_targets)
         for name, found in read.items():
             texts[name], rows[name] = [one.text for one in found], [one.ids for one in found]
             cut[name] = [one.cut for one in found]

@@ -14,7 +14,8 @@ import torch
 from transduce.data.catalog import cache_root
 from transduce.data.corpus import open_corpora
 from transduce.data.prepare import prepare
-from transduce.data.sides import SourceSide, bins_of, learn_sides, load_sides, take_sides
+from transduce.data.sides import SourceSide, bins_of, learn_sides, load_sides
+from transduce.data.starting import take_sides
 from transduce.data.store import Store
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.build import EXTENSIONS
