@@ -56,9 +56,14 @@ def truncated(text: str, units: Sequence[str], options: Truncation, segment: Seg
     budget = options.tokens
     if options.keep != "both":
         return _one_end(text, units, budget, options.keep == "end", segment)
-    first = _one_end(text, units, (budget + 1) // 2, False, segment)
-    last = _one_end(text, units, budget // 2, True, segment) if budget > 1 else ""
-    return f"{first} {last}".strip()
+    first, rest = _one_end(text, units, (budget + 1) // 2, False, segment), budget // 2
+    while rest > 0:
+        both = f"{first} {_one_end(text, units, rest, True, segment)}".strip()
+        excess = len(segment([both])[0]) - budget  # the space between them may be a token
+        if excess <= 0:
+            return both
+        rest -= excess
+    return first
 
 
 def _one_end(text: str, units: Sequence[str], budget: int, end: bool, segment: Segment) -> str:
