@@ -32,6 +32,8 @@ class Options(Protocol):
     @property
     def max_source(self) -> int: ...
     @property
+    def length(self) -> str | None: ...
+    @property
     def n_best(self) -> int: ...
     @property
     def replace_unknown(self) -> bool: ...
@@ -85,13 +87,14 @@ class Answering(ABC, Generic[Chosen]):
     def _stream(self, inputs: Iterable[Input], window: int, options: Chosen) -> Iterator[Output]:
         rest = iter(inputs)
         while taken := list(islice(rest, max(1, window))):
-            sources = self._read(taken, options.max_source)
+            sources = self._read(taken, options)
             for source, hypotheses in zip(sources, self._decode(sources, options), strict=True):
                 yield self._output(source, hypotheses, options)
 
-    def _read(self, taken: Sequence[Input], limit: int) -> list[Source]:
-        """Inputs as what the model reads, each at most `limit` long."""
-        return read_texts(cast(TextSide, self.source), cast(Sequence[Text], taken), limit)
+    def _read(self, taken: Sequence[Input], options: Options) -> list[Source]:
+        """Inputs as what the model reads, each at most `options.max_source` long."""
+        texts = cast(Sequence[Text], taken)
+        return read_texts(cast(TextSide, self.source), texts, options.max_source, options.length)
 
     def _output(self, source: Source, hypotheses: list[Hypothesis], options: Chosen) -> Output:
         if not len(source.ids) or not hypotheses:

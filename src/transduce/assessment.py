@@ -88,7 +88,7 @@ def read_trial(
     label = " + ".join(corpus.label for corpus in opened)
     examples: Iterable[Example] = (example for corpus in opened for example in corpus)
     sources: list[str] = []
-    targets: list[str] = []
+    answers: list[list[str]] = []
     speakers: list[str | None] = []
     for example in examples if group else islice(examples, limit):
         if example.target is None:
@@ -96,15 +96,16 @@ def read_trial(
         if kind == "speech":
             _must_be_there(example)
         sources.append(example.source)
-        targets.append(example.target)
+        answers.append(example.answers)
         speakers.append(example.speaker)
     if not sources:
         raise DataError(f"{label}: holds no example")
     if not group:
         known = speakers if any(speakers) else None
         names = [Path(source).name for source in sources] if kind == "speech" else None
-        return Trial(label, sources, [[target] for target in targets], known, names)
-    distinct, references = group_by_source(sources, targets)
+        return Trial(label, sources, answers, known, names)
+    pairs = [(s, target) for s, targets in zip(sources, answers, strict=True) for target in targets]
+    distinct, references = group_by_source(*zip(*pairs, strict=True))
     return Trial(label, distinct[:limit], references[:limit])
 
 

@@ -2,6 +2,7 @@
 
     recipe.yaml            the resolved recipe
     source.* target.*      tokenizers (.model of SentencePiece, else .json)
+    lengths.json           classes of target length, where the recipe has length control
     weights.safetensors    the weights to be used
     shortlist.safetensors  candidates for each source token, where `transduce shortlist` made them
     manifest.json          format and package version, task, languages, sha256 of each file above
@@ -36,6 +37,7 @@ EXPORTED = "exported"  # the manifest's entry that tells an exported folder (`ru
 RECIPE = "recipe.yaml"
 WEIGHTS = "weights.safetensors"
 SHORTLIST = "shortlist.safetensors"
+LENGTHS = "lengths.json"
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 LAST = "last"
@@ -44,7 +46,7 @@ TENSORBOARD = "tensorboard"
 TOKENIZER_SUFFIXES = (".model", ".json")
 # What loading needs, by full name: a `source.en` that someone keeps here is no business of ours.
 LISTED = frozenset(
-    {RECIPE, WEIGHTS, SHORTLIST}
+    {RECIPE, WEIGHTS, SHORTLIST, LENGTHS}
     | {f"{side}{suffix}" for side in ("source", "target") for suffix in TOKENIZER_SUFFIXES}
 )
 # Everything transduce writes into a model folder, as patterns of names.

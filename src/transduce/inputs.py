@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from transduce.data.lengths import marked_for_search
 from transduce.data.speech import Sound, SpeechSide
 from transduce.data.text import TextSide
 from transduce.errors import DataError
@@ -35,19 +36,25 @@ class Source:
     reason: str | None
 
 
-def read_texts(side: TextSide, texts: Sequence[Text], limit: int) -> list[Source]:
-    """Texts to ids, at most `limit` each, and why one is blank, cut or damaged."""
+def read_texts(
+    side: TextSide, texts: Sequence[Text], limit: int, length: str | None = None
+) -> list[Source]:
+    """Texts to ids, at most `limit` each, and why one is blank, cut or damaged.
+
+    `length` is the one that targets are to have, for a side with length control.
+    """
     decoded = [_text(text) for text in texts]
-    normal = [side.normalize(text) for text, _ in decoded]
+    read = marked_for_search(side, side.read([text for text, _ in decoded]), length)
     sources = []
-    for text, (_, damage), ids in zip(normal, decoded, side.segment(normal), strict=True):
-        reason = damage
+    for (_, damage), one in zip(decoded, read, strict=True):
+        text, ids, reason = one.text, one.ids, damage
+        kept = min(len(ids), limit)
         if not text.strip():
             ids, reason = [], joined(damage, "blank input")
         elif not ids:
             reason = joined(damage, "nothing in the input is known to the model")
-        elif len(ids) > limit:
-            reason = joined(damage, f"input of {len(ids)} tokens cut to {limit}")
+        elif one.whole > kept:
+            reason = joined(damage, f"input of {one.whole} tokens cut to {kept}")
         tokens = side.written(text, ids)[:limit]
         sources.append(Source(list(ids[:limit]), tokens, reason))
     return sources

@@ -25,6 +25,13 @@ from transduce.recipe_model import (  # noqa: F401  # asked for here by their us
     TransducerOptions,
 )
 from transduce.recipe_speech import SpeechOptions
+from transduce.recipe_text import (  # noqa: F401
+    CleaningOptions,
+    NoiseOptions,
+    TextOptions,
+    TokenizerOptions,
+    TruncationOptions,
+)
 
 # --------------------------------------------------------------------------------------- data
 
@@ -40,10 +47,19 @@ class CorpusOptions(Options):
 
     name: str | None = None  # catalogue name with split, such as "multi30k-en-de:train"
     source: str | None = None  # a file; with `table`, the name or number (from 1) of a column/field
-    target: str | None = None  # the same for the target
+    # the same for the target; several are references, of which training uses the first
+    target: str | list[str] | None = None
     table: str | None = None  # .tsv, .csv, .jsonl
     kaldi: str | None = None  # a folder with wav.scp and text, perhaps segments and utt2spk
     weight: Annotated[float, Field(gt=0.0)] = 1.0  # how often its examples are drawn
+    # what is learnt from it: targets of sources; or, from sources alone, to restore them when they
+    # are damaged (denoise), or their most important sentences when these are left out (gap)
+    objective: Literal["pairs", "denoise", "gap"] = "pairs"
+
+    @property
+    def targets(self) -> list[str]:
+        """The files, columns or fields of targets; none if that is not said."""
+        return [self.target] if isinstance(self.target, str) else list(self.target or ())
 
     @model_validator(mode="after")
     def _one_kind(self) -> CorpusOptions:
@@ -54,10 +70,10 @@ class CorpusOptions(Options):
             )
         if self.kaldi is not None and files:
             raise ValueError("a corpus has either `kaldi` or `source`, `target`, `table`, not both")
-        both = self.source and self.target
+        both = self.source and (self.target or self.objective != "pairs")
         if self.name is None and self.kaldi is None and not both and not self.table:
             raise ValueError("a corpus needs `name` (catalogue), or `source` and `target`")
-        if self.table is not None and bool(self.source) != bool(self.target):
+        if self.table is not None and bool(self.source) != bool(both):
             raise ValueError("a table needs both `source` and `target`, its columns, or neither")
         return self
 
@@ -73,28 +89,7 @@ class DataOptions(Options):
     max_source_length: Positive = 200
     max_target_length: Positive = 200  # the same for targets, in tokens
     max_valid: Positive | None = None  # validate on the first so many examples only
-
-
-class TokenizerOptions(Options):
-    """How text becomes ids. `size` and `dropout` concern the subword kinds only."""
-
-    kind: Literal["bpe", "unigram", "characters", "words", "symbols", "bytes"] = "bpe"
-    # vocabulary size, an upper bound for words
-    size: Annotated[int, Field(ge=8, le=1_000_000)] = 8000
-    shared: bool = False  # one vocabulary for source and target (say it on the source side)
-    dropout: Probability = 0.0  # BPE-dropout (1910.13267); for unigram, any value > 0 samples
-    coverage: Annotated[float, Field(gt=0.9, le=1.0)] = 1.0  # share of characters with their own id
-    byte_fallback: bool = False  # spell characters outside the vocabulary as bytes
-
-
-class TextOptions(Options):
-    """A text side: normalisation before the tokenizer, and the tokenizer."""
-
-    kind: Literal["text"] = "text"  # what this side is
-    language: str | None = None  # ISO 639-1, for tokenization in metrics and for the manifest
-    lowercase: bool = False  # lower-case everything
-    normalize: Literal["none", "nfc", "nfkc", "punctuation"] = "nfc"  # punctuation: Moses rules
-    tokenizer: TokenizerOptions = TokenizerOptions()  # how text is cut
+    noise: NoiseOptions = NoiseOptions()  # for corpora whose objective is not `pairs`
 
 
 # ----------------------------------------------------------------------------------- training
@@ -156,6 +151,8 @@ class TrainingOptions(Options):
     checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 5.0  # how much a killed process may lose
     metric: str | None = None  # decides what is best: a metric or `loss`; default: the task's first
     patience: Positive | None = None  # stop after so many validations without improvement
+    # a model folder whose weights and vocabularies this training begins with
+    start: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1  # of weights, order, dropout, sampling
     threads: Positive | None = None  # of torch on the CPU; default: torch's own choice
     tensorboard: bool = False  # also write TensorBoard events
@@ -184,6 +181,8 @@ class SearchOptions(Options):
 
     beam: Annotated[int, Field(ge=1, le=1000)] = 5  # hypotheses kept at each step; 1 is greedy
     n_best: Positive = 1  # hypotheses returned
+    # how long the target is to be, of a model with source.length_control; null: medium
+    length: Literal["short", "medium", "long"] | None = None
     normalization: Literal["average", "gnmt"] = "average"  # by length, as above
     length_penalty: Annotated[float, Field(ge=0.0)] = 1.0  # higher favours longer targets
     # a target may have max_ratio x source + max_extra tokens
@@ -223,7 +222,7 @@ class EvaluationOptions(Options):
         return names if names is None else [check_metric(name) for name in names]
 
 
-Task = Literal["translation", "pronunciation", "transduction", "recognition"]
+Task = Literal["translation", "pronunciation", "transduction", "recognition", "summarization"]
 
 # Defaults that are too small for speech, where a second is a hundred frames.
 _SPEECH: dict[str, dict[str, int]] = {
@@ -267,6 +266,35 @@ class Recipe(Options):
                 new = {k: v for k, v in defaults.items() if k not in section.model_fields_set}
                 # Frozen for everyone else: this is still part of making it.
                 self.__dict__[name] = section.model_copy(update=new)
+        return self
+
+    @model_validator(mode="after")
+    def _limits_of_truncation(self) -> Recipe:
+        """What is cut is not dropped: the limits of length follow, unless they are given."""
+        update = {}
+        for name in ("source", "target"):
+            truncate, key = getattr(getattr(self, name), "truncate", None), f"max_{name}_length"
+            if truncate is None or truncate.tokens <= getattr(self.data, key):
+                continue
+            if key in self.data.model_fields_set:
+                raise ValueError(
+                    f"data.{key} {getattr(self.data, key)} would drop what {name}.truncate leaves "
+                    f"({truncate.tokens} tokens); raise it, or leave it out"
+                )
+            update[key] = truncate.tokens
+        if update:
+            self.__dict__["data"] = self.data.model_copy(update=update)
+        return self
+
+    @model_validator(mode="after")
+    def _only_for_text_sources(self) -> Recipe:
+        if self.target.length_control:
+            raise ValueError("target.length_control: say it of the source, which is marked")
+        if self.search.length and not getattr(self.source, "length_control", False):
+            raise ValueError("search.length needs source.length_control: true")
+        corpora = [*self.data.train, *self.data.valid, *self.data.test]
+        if self.source.kind == "speech" and any(one.objective != "pairs" for one in corpora):
+            raise ValueError("data: only texts have an `objective` other than pairs")
         return self
 
     @model_validator(mode="after")
@@ -323,6 +351,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "pronunciation": ("g2p_wer", "per"),
     "transduction": ("accuracy", "cer"),
     "recognition": ("wer", "cer"),
+    "summarization": ("chrf",),
 }
 
 _METRIC_NAMES = ("bleu", "chrf", "ter", "moses_bleu", "accuracy", "wer", "cer", "per", "g2p_wer")

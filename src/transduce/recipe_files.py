@@ -21,10 +21,10 @@ from pydantic import ValidationError
 from transduce.errors import DataError, UsageError
 from transduce.recipe import Recipe, SearchOptions, TokenizerOptions
 from transduce.recipe_errors import Location, Places, dotted, explain
+from transduce.recipe_paths import locate_start, normalize_corpora
 
 _TOKENIZER = TokenizerOptions().model_dump()
 _MAX_DEPTH, _MAX_NODES = 30, 100_000  # far above any recipe; aliases could nest without end
-_SPLITS = ("train", "valid", "test")
 _FLOAT = re.compile(
     r"""^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
         |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
@@ -84,7 +84,8 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     """
     path = Path(path)
     tree, places = parse_yaml(_read(path), where=str(path))
-    _normalize_corpora(tree, places, path.absolute().parent)
+    normalize_corpora(tree, places, path.absolute().parent)
+    locate_start(tree, path.absolute().parent)
     _apply_overrides(tree, places, overrides)
     return _build(tree, places, where=str(path), folder=Path.cwd())
 
@@ -256,7 +257,8 @@ def _index(branch: dict[str, Any] | list[Any], name: str, where: str) -> Any:
 
 
 def _build(tree: dict[str, Any], places: Places, *, where: str, folder: Path | None) -> Recipe:
-    _normalize_corpora(tree, places, folder)
+    normalize_corpora(tree, places, folder)
+    locate_start(tree, folder)
     _share_tokenizer(tree, places, where)
     try:
         # Strict, so that `layers: true` or `size: "300"` is an error; by way of JSON, where
@@ -264,43 +266,6 @@ def _build(tree: dict[str, Any], places: Places, *, where: str, folder: Path | N
         return Recipe.model_validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
         raise UsageError(explain(error, places, where=where)) from None
-
-
-def _normalize_corpora(tree: dict[str, Any], places: Places, folder: Path | None) -> None:
-    """Make each split, be it a catalogue name, a mapping or a list of those, a list of mappings."""
-    data = tree.get("data")
-    if not isinstance(data, dict):
-        return
-    for split in _SPLITS:
-        given = data.get(split)
-        if given is None:
-            continue
-        if not isinstance(given, list):
-            given, at = [given], ("data", split)
-            for old in [known for known in places if known[:2] == at and len(known) > 2]:
-                moved = (*at, 0, *old[2:])
-                places[moved] = places.pop(old)
-        corpora = [{"name": corpus} if isinstance(corpus, str) else corpus for corpus in given]
-        data[split] = [_resolved(c, folder) if isinstance(c, dict) else c for c in corpora]
-
-
-def _resolved(corpus: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    corpus = {
-        key: _column(value) if key in ("source", "target") else value
-        for key, value in corpus.items()
-    }
-    files = ("table", "kaldi") if corpus.get("table") else ("source", "target", "kaldi")
-    for key in files:
-        if folder is not None and isinstance(corpus.get(key), str) and corpus[key]:
-            # normpath and not resolve(): a link in a data folder is there on purpose.
-            full = os.path.normpath(folder / Path(corpus[key]).expanduser())
-            corpus[key] = Path(full).as_posix()
-    return corpus
-
-
-def _column(value: Any) -> Any:
-    # A column's number is naturally written without quotes.
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _share_tokenizer(tree: dict[str, Any], places: Places, where: str) -> None:

@@ -10,9 +10,10 @@ from typing import Any, cast, overload
 import numpy as np
 import torch
 
-from transduce.answering import Answering, each, failed
+from transduce.answering import Answering, Options, each, failed
 from transduce.data.batch import collate_source
 from transduce.data.copying import CopySource, codes_of
+from transduce.data.lengths import check_length
 from transduce.data.sides import SourceSide, bins_of, load_sides
 from transduce.data.speech import SpeechSide
 from transduce.data.text import TextSide
@@ -141,13 +142,15 @@ class Transducer(Answering[SearchOptions]):
         if overrides.get("times") and not isinstance(self.source, SpeechSide):
             raise UsageError("search.times: texts have no times; leave it out")
         tree = self.recipe.search.model_dump(mode="json") | overrides
-        return search_from_dict(tree, where="search options")
+        options = search_from_dict(tree, where="search options")
+        check_length(self.source, options.length)
+        return options
 
-    def _read(self, taken: Sequence[Input], limit: int) -> list[Source]:
-        """Inputs as what the model reads, each at most `limit` long."""
+    def _read(self, taken: Sequence[Input], options: Options) -> list[Source]:
+        """Inputs as what the model reads, each at most `options.max_source` long."""
         if isinstance(self.source, SpeechSide):
-            return read_sounds(self.source, taken, limit)
-        return read_texts(self.source, cast(Sequence[Text], taken), limit)
+            return read_sounds(self.source, taken, options.max_source)
+        return super()._read(taken, options)
 
     def _decode(self, sources: list[Source], options: SearchOptions) -> list[list[Hypothesis]]:
         model = self._searched(options)
@@ -231,7 +234,7 @@ class Transducer(Answering[SearchOptions]):
 
         None where the model has no CTC head, or there is nothing to read in the recording.
         """
-        (read,) = self._read([sound], self.recipe.search.max_source)
+        (read,) = self._read([sound], self.recipe.search)
         if not self.model.has_ctc or not len(read.ids):
             return None
         frames, lengths = collate_source([read.ids])
@@ -263,9 +266,9 @@ class Transducer(Answering[SearchOptions]):
         self, sources: Sequence[Input], targets: Sequence[Text]
     ) -> tuple[list[Source], list[Source], list[Forced | None]]:
         """Both sides read, and the scores of the pairs that have two sides and do not fail."""
-        limit = self.recipe.search.max_source
-        read = self._read(sources, limit)
-        wanted = read_texts(self.target, targets, limit)
+        options = self.recipe.search
+        read = self._read(sources, options)
+        wanted = read_texts(self.target, targets, options.max_source)
         if isinstance(self.source, CopySource):
             for given, its in zip(read, wanted, strict=True):
                 its.ids = self.source.copied(given.tokens, given.ids, its.tokens, its.ids)

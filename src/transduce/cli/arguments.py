@@ -28,6 +28,10 @@ Beam = Annotated[int | None, typer.Option(min=1, help="Beam width (default: the 
 NBest = Annotated[
     int | None, typer.Option(min=1, help="Outputs per input; as text, separated by tabs.")
 ]
+Length = Annotated[
+    str | None,
+    typer.Option(metavar="short|medium|long", help="Of models with source.length_control."),
+]
 LengthPenalty = Annotated[
     float | None, typer.Option(min=0.0, help="Exponent of length normalisation.")
 ]

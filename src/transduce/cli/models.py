@@ -14,6 +14,7 @@ from transduce.cli.arguments import (
     Device,
     Input,
     Json,
+    Length,
     LengthPenalty,
     Limit,
     Metric,
@@ -109,6 +110,7 @@ def predicting(task: str | None) -> Callable[..., None]:
         json: Json = False,
         beam: Beam = None,
         n_best: NBest = None,
+        length: Length = None,
         length_penalty: LengthPenalty = None,
         batch_tokens: SearchBatch = None,
         replace_unknown: ReplaceUnknown = None,
@@ -126,6 +128,7 @@ def predicting(task: str | None) -> Callable[..., None]:
         named: dict[str, Any] = {
             "beam": beam,
             "n_best": n_best,
+            "length": length,
             "length_penalty": length_penalty,
             "batch_tokens": batch_tokens,
             "replace_unknown": replace_unknown,

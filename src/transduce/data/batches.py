@@ -19,6 +19,7 @@ import torch
 from transduce.data.ahead import Ahead
 from transduce.data.batch import Batch, Index, Row, are_frames, collate, collate_source
 from transduce.data.frames import PooledFrames
+from transduce.data.objectives import Noise, NoiseOptions
 from transduce.data.speech import SpeechSide
 from transduce.data.store import Store
 from transduce.data.text import TextSide
@@ -104,9 +105,9 @@ class BatchStream:
 
     `batch_tokens` bounds size x the longer side, padding and end symbols included; of speech, that
     is frames. Where a side's segmentation is sampled (BPE-dropout), each pool is segmented anew in
-    every epoch; so is drawn which version of a recording is heard, and what of it is hidden. A
-    background thread makes batches ahead; `close` ends it, and what goes wrong in it is raised by
-    `next`.
+    every epoch; so is drawn which version of a recording is heard, and what of it is hidden, and
+    what `noise` does to the texts of noisy corpora. A background thread makes batches ahead;
+    `close` ends it, and what goes wrong in it is raised by `next`.
 
     With `share` = (r, n) this is one of n streams among which the batches are dealt out in rounds:
     each `next` is batch r of a round of n, and `position` and `epoch` are after the whole round.
@@ -123,11 +124,14 @@ class BatchStream:
         seed: int,
         share: tuple[int, int] = (0, 1),
         pin: torch.device | None = None,
+        noise: NoiseOptions | None = None,
     ) -> None:
         self._store = store
         self._speech = source if isinstance(source, SpeechSide) else None
         sides = (("source", source), ("target", target))
         self._sides = {name: side for name, side in sides if isinstance(side, TextSide)}
+        damaged = any(part.noisy for part in store.parts) and isinstance(source, TextSide)
+        self._noise = Noise(self._sides["source"], noise) if damaged and noise else None
         self._batch_tokens = batch_tokens
         self._seed = seed
         self._share = share
@@ -245,7 +249,7 @@ class BatchStream:
         index = np.sort(indices).astype(np.int64)
         sources: Sequence[Row] | PooledFrames
         if self._speech is None:
-            sources = self._rows("source", index, seeds[0])
+            sources = self._damaged(self._rows("source", index, seeds[0]), index, (epoch, pool))
         else:
             sources = PooledFrames(self._store, self._speech, index, seeds[0])
         targets = self._rows("target", index, seeds[1])
@@ -261,6 +265,17 @@ class BatchStream:
         rows = shuffled[order]
         batches = [rows[slices[i]] for i in rng.permutation(len(slices))]
         return _Pool(index, sources, targets, batches)
+
+    def _damaged(self, rows: list[Row], index: Index, at: tuple[int, int]) -> list[Row]:
+        """The same sources, those of noisy corpora damaged, as a function of seed and place."""
+        if self._noise is None:
+            return rows
+        rng = np.random.default_rng([self._seed, *at, 1])
+        for part in self._store.parts:
+            if part.noisy:
+                first, last = np.searchsorted(index, [part.start, part.stop])
+                rows[first:last] = [self._noise(row, rng) for row in rows[first:last]]
+        return rows
 
     def _rows(self, name: str, index: Index, seed: int) -> list[Row]:
         side = self._sides[name]

@@ -20,7 +20,8 @@ import warnings
 from difflib import get_close_matches
 from pathlib import Path
 
-from transduce.data.catalog_sets import CATALOG, Dataset, File, Split
+from transduce.data.catalog_sets import CATALOG
+from transduce.data.datasets import Dataset, File, Split
 from transduce.data.files import COMPRESSED, sha256_of
 from transduce.data.formats import Layout
 from transduce.errors import DataError, UsageError
@@ -56,7 +57,15 @@ def layout_of(name: str) -> Layout:
 
         made = cache_root() / "data" / "fsdd-connected"
         paths = (connected_digits(paths[0], split.digits, made),)
-    return Layout(split.format, paths, split.source, split.target, split.part, audio=split.audio)
+    return Layout(
+        split.format,
+        paths,
+        split.source,
+        split.target,
+        split.part,
+        audio=split.audio,
+        more=split.more,
+    )
 
 
 def cache_root() -> Path:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -153,18 +152,9 @@ class CopySource(TextSide):
     @classmethod
     def of(cls, source: TextSide, target: TextSide) -> CopySource:
         """The same side, for copying into this target."""
-        return cls(source.options, source.tokenizer, target, source.punctuation)
-
-
-def encode_targets(
-    source: Any, target: TextSide, sources: Sequence[str], targets: Sequence[str]
-) -> list[list[int]]:
-    """Ids of raw targets; where they are copied from raw `sources` (a `CopySource`), with codes."""
-    normal = [target.normalize(text) for text in targets]
-    rows = target.segment(normal)
-    if not isinstance(source, CopySource):
-        return rows
-    return source.copied_targets([source.normalize(text) for text in sources], normal, rows)
+        made = cls(source.options, source.tokenizer, target, source.punctuation)
+        made.lengths = source.lengths
+        return made
 
 
 def codes_of(source: object) -> Codes | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transduce.data.files import open_bytes, read_lines, sha256_of
 from transduce.data.formats import Example, Layout, table_format
+from transduce.data.objectives import posed
 from transduce.errors import DataError, UsageError
 from transduce.recipe import CorpusOptions
 
@@ -22,22 +23,30 @@ class Corpus:
     counts for files of different length (at their end), and for empty files.
     """
 
-    def __init__(self, options: CorpusOptions, label: str, layout: Layout) -> None:
+    def __init__(
+        self, options: CorpusOptions, label: str, layout: Layout, gap: float = 0.3
+    ) -> None:
         self.options = options
+        self.gap = gap  # see `recipe.NoiseOptions`
         self.label = label
         self.layout = layout
         self._fingerprint: str | None = None
 
     def __iter__(self) -> Iterator[Example]:
-        return self.layout.read()
+        if self.options.objective == "pairs":
+            return self.layout.read()
+        return (posed(example, self.options.objective, self.gap) for example in self.layout.read())
 
     def fingerprint(self) -> str:
         """SHA-256 over the files' bytes and how they are read; computed once."""
         if self._fingerprint is None:
             layout = self.layout
             digest = hashlib.sha256()
-            for part in (layout.format, layout.source, layout.target, layout.split):
+            parts = (layout.format, layout.source, layout.target, layout.split, *layout.more)
+            for part in parts:
                 digest.update(f"{part}\n".encode())
+            if self.options.objective != "pairs":
+                digest.update(f"{self.options.objective} {self.gap}\n".encode())
             for path in layout.paths:
                 digest.update(sha256_of(path).encode())
             if layout.audio:
@@ -63,16 +72,20 @@ class Corpus:
                 before = path
 
 
-def open_corpora(options: Sequence[CorpusOptions], kind: str | None = None) -> list[Corpus]:
+def open_corpora(
+    options: Sequence[CorpusOptions], kind: str | None = None, gap: float = 0.3
+) -> list[Corpus]:
     """The corpora that some options name; files are looked for, and fetched, but not yet read.
 
     Relative paths are relative to the working folder (a loaded recipe has absolute ones). `kind` is
-    that of the recipe's source, text or speech; None where that does not matter.
+    that of the recipe's source, text or speech; None where that does not matter. `gap` is that of
+    `recipe.NoiseOptions`.
     Errors: UsageError for unknown names and kinds of file, and for texts where recordings are
     wanted or the reverse; DataError for files that cannot be read.
     """
     corpora = [_open(one, kind == "speech") for one in options]
     for corpus in corpora:
+        corpus.gap = gap
         if kind is not None and corpus.layout.audio != (kind == "speech"):
             holds = "recordings" if corpus.layout.audio else "texts"
             other = "speech" if corpus.layout.audio else "text"
@@ -98,13 +111,17 @@ def _open(options: CorpusOptions, speech: bool) -> Corpus:
         return Corpus(options, folder.name, Layout("kaldi", kaldi_files(folder), audio=True))
     # A table alone is one of recordings: what `source` and `target` of texts are, nobody can guess.
     speech = speech or options.source is None
-    source, target = options.source or "audio", options.target or "text"
+    alone = options.objective != "pairs" and options.source  # a text is its own target
+    target, *more = options.targets or [alone or "text"]
+    if more and speech:
+        raise UsageError("data: several targets are for texts; recordings have one")
     if options.table is not None:
         path = Path(options.table).expanduser()
-        layout = Layout(table_format(options.table), (path,), source, target, audio=speech)
+        format, source = table_format(options.table), options.source or "audio"
+        layout = Layout(format, (path,), source, target, audio=speech, more=tuple(more))
         return Corpus(options, path.name, layout)
-    if options.source is None or options.target is None:
+    if options.source is None or not (options.target or alone):
         raise UsageError("a corpus needs `name`, or `source` and `target`")
-    paths = (Path(options.source).expanduser(), Path(options.target).expanduser())
-    label = f"{paths[0].name} + {paths[1].name}"
+    paths = tuple(Path(file).expanduser() for file in (options.source, target, *more))
+    label = " + ".join(dict.fromkeys(path.name for path in paths))
     return Corpus(options, label, Layout("lines", paths, audio=speech))

@@ -23,7 +23,8 @@ SPLITS = ("train", "valid", "test")
 class Example:
     """One source with its target, and the file and line (from 1) it came from.
 
-    Where the source is speech, it is the name of the recording (`audio.files.named`).
+    Where the source is speech, it is the name of the recording (`audio.files.named`). `references`
+    are all right targets, where there are several; the first is `target`.
     """
 
     source: str
@@ -31,15 +32,22 @@ class Example:
     file: str
     line: int
     speaker: str | None = None
+    references: tuple[str, ...] = ()
+
+    @property
+    def answers(self) -> list[str]:
+        """All right targets, one or more; none where there is no target."""
+        return list(self.references) or ([] if self.target is None else [self.target])
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Which files hold a corpus, and how to read them.
 
-    `source` and `target` name columns (tsv, csv) or fields (jsonl); `split` is cmudict's. With
-    `errors` "replace", bytes that are not UTF-8 read as U+FFFD instead of being an error. With
-    `audio` the sources are recordings (see `audio.manifest`).
+    `source` and `target` name columns (tsv, csv) or fields (jsonl), `more` those of further
+    references (of line-aligned files these are the third path and the following); `split` is
+    cmudict's. With `errors` "replace", bytes that are not UTF-8 read as U+FFFD instead of being an
+    error. With `audio` the sources are recordings (see `audio.manifest`).
     """
 
     format: Format
@@ -49,6 +57,7 @@ class Layout:
     split: str = ""
     errors: Literal["strict", "replace"] = "strict"
     audio: bool = False
+    more: tuple[str, ...] = ()
 
     def read(self) -> Iterator[Example]:
         """The examples, as a stream. Errors: DataError naming file and line."""
@@ -86,31 +95,40 @@ def table_format(path: str) -> Format:
 
 
 def _lines(layout: Layout) -> Iterator[Example]:
-    """Two files, whose n-th lines belong together."""
-    first, second = layout.paths
+    """Two files, or more with further references, whose n-th lines belong together."""
+    first = layout.paths[0]
     name = str(first)
-    sources, targets = read_lines(first, layout.errors), read_lines(second, layout.errors)
+    streams = [read_lines(path, layout.errors) for path in layout.paths]
     number = 0
     while True:
-        source, target = next(sources, None), next(targets, None)
-        if source is None or target is None:
+        lines = [next(stream, None) for stream in streams]
+        if None in lines:
             break
         number += 1
-        yield Example(source, target, name, number)
-    if source is not None or target is not None:
-        left, right = count_lines(first), count_lines(second)
-        raise DataError(
-            f"{first} has {left:,} lines, {second} has {right:,}: line n of one must be the "
-            "translation of line n of the other"
-        )
+        yield _example([line for line in lines if line is not None], name, number)
+    for path, line in zip(layout.paths, lines, strict=True):
+        if (line is None) != (lines[0] is None):
+            left, right = count_lines(first), count_lines(path)
+            raise DataError(
+                f"{first} has {left:,} lines, {path} has {right:,}: line n of one must be the "
+                "translation of line n of the other"
+            )
     if not number:
-        raise DataError(f"{first} and {second} are empty")
+        raise DataError(f"{' and '.join(map(str, layout.paths))} are empty")
+
+
+def _example(texts: list[str], file: str, line: int) -> Example:
+    """A source, its target, and further references, of which blank ones count for nothing."""
+    source, target, *others = texts
+    several = (target, *filter(str.strip, others)) if others else ()
+    return Example(source, target, file, line, references=several)
 
 
 # ------------------------------------------------------------------------------------ tables
 
 
 Rows = Iterator[tuple[int, list[str]]]
+_BLANK = ["", ""]  # what a blank line holds: for others to count and drop
 
 
 def _tsv_rows(layout: Layout) -> Rows:
@@ -138,36 +156,36 @@ def _csv_rows(layout: Layout) -> Rows:
 
 
 def _table(layout: Layout) -> Iterator[Example]:
-    """Two columns of a table."""
+    """Two columns of a table, or more with further references."""
     name = str(layout.paths[0])
     for number, row, _ in table_rows(layout):
-        # A blank line: for others to count and drop.
-        yield Example(*row, name, number) if row else Example("", "", name, number)
+        yield _example(row or _BLANK, name, number)
 
 
 def table_rows(
     layout: Layout, more: tuple[str, ...] = ()
-) -> Iterator[tuple[int, tuple[str, str] | None, list[str | None]]]:
-    """Line number, source and target (None: a blank line), and further columns, of each row.
+) -> Iterator[tuple[int, list[str] | None, list[str | None]]]:
+    """Line number, source and targets (None: a blank line), and further columns, of each row.
 
-    The two columns are named by number (there is no header) or by name (the first row is the
-    header); those of `more` are None where the header does not name them.
+    The columns are named by number (there is no header) or by name (the first row is the header);
+    those of `more` are None where the header does not name them.
     """
     rows = _tsv_rows(layout) if layout.format == "tsv" else _csv_rows(layout)
     name = str(layout.paths[0])
-    numbered = layout.source.isdecimal() and layout.target.isdecimal()
-    if not numbered and (layout.source.isdecimal() or layout.target.isdecimal()):
-        raise UsageError(f"{name}: give both columns by number, or both by name")
+    keys = [layout.source, layout.target, *layout.more]
+    numbered = all(key.isdecimal() for key in keys)
+    if not numbered and any(key.isdecimal() for key in keys):
+        raise UsageError(f"{name}: give both sides by number, or both by name")
     header: list[str] = []
     if numbered:
-        source, target = int(layout.source) - 1, int(layout.target) - 1
-        if source < 0 or target < 0:
+        columns = [int(key) - 1 for key in keys]
+        if min(columns) < 0:
             raise UsageError(f"{name}: columns are numbered from 1")
     else:
         _, header = next(rows, (0, []))
-        source, target = (_column(name, header, key) for key in (layout.source, layout.target))
+        columns = [_column(name, header, key) for key in keys]
     others = [header.index(key) if key in header else -1 for key in more]
-    needed = max(source, target) + 1
+    needed = max(columns) + 1
     empty = True
     for number, row in rows:
         empty = False
@@ -177,7 +195,7 @@ def table_rows(
             yield number, None, []
             continue
         found = [row[i] if 0 <= i < len(row) else None for i in others]
-        yield number, (row[source], row[target]), found
+        yield number, [row[i] for i in columns], found
     if empty:
         raise DataError(f"{name} is empty" + ("" if numbered else ", but for its header"))
 
@@ -192,16 +210,17 @@ def _column(name: str, header: list[str], wanted: str) -> int:
 
 
 def _jsonl(layout: Layout) -> Iterator[Example]:
-    """Two fields of each object."""
+    """Fields of each object."""
     name = str(layout.paths[0])
     for number, _, fields in json_rows(layout):
-        yield Example(*fields, name, number) if fields else Example("", "", name, number)
+        yield _example(fields or _BLANK, name, number)
 
 
-def json_rows(layout: Layout) -> Iterator[tuple[int, Any, tuple[str, str] | None]]:
-    """Line number, object, and source and target (None: a blank line).
+def json_rows(layout: Layout) -> Iterator[tuple[int, Any, list[str] | None]]:
+    """Line number, object, and source and targets (None: a blank line).
 
-    `a.b` finds field b of the object in field a.
+    `a.b` finds field b of the object in field a. Targets may be lists of texts; further ones than
+    the first may also be null.
     """
     path = layout.paths[0]
     name = str(path)
@@ -215,12 +234,19 @@ def json_rows(layout: Layout) -> Iterator[tuple[int, Any, tuple[str, str] | None
         except (ValueError, RecursionError) as error:
             raise DataError(f"{name}:{number}: not JSON: {error}") from None
         where = f"{name}:{number}"
-        yield number, row, (_field(row, layout.source, where), _field(row, layout.target, where))
+        texts = [_text(_field(row, layout.source, where), layout.source, where)]
+        for key in (layout.target, *layout.more):
+            value = _field(row, key, where)
+            if value is None and len(texts) > 1:
+                continue
+            values = (value or [""]) if isinstance(value, list) else [value]
+            texts += [_text(one, key, where) for one in values]
+        yield number, row, texts
     if not number:
         raise DataError(f"{name} is empty")
 
 
-def _field(row: Any, wanted: str, where: str) -> str:
+def _field(row: Any, wanted: str, where: str) -> Any:
     value = row.get(wanted) if isinstance(row, dict) else None
     if value is None:
         value = row
@@ -229,9 +255,13 @@ def _field(row: Any, wanted: str, where: str) -> str:
                 there = ", ".join(f"`{key}`" for key in row) if isinstance(row, dict) else ""
                 raise DataError(f"{where}: no field `{wanted}`; there is: {there or 'none'}")
             value = value[key]
+    return value
+
+
+def _text(value: Any, field: str, where: str) -> str:
     if not isinstance(value, str):
         kind = "null" if value is None else type(value).__name__
-        raise DataError(f"{where}: field `{wanted}` is {kind}, not text")
+        raise DataError(f"{where}: field `{field}` is {kind}, not text")
     # \ud800 in JSON makes half a character, which no UTF-8 can hold.
     return value.encode("utf-8", "replace").decode("utf-8")
 

@@ -42,9 +42,10 @@ def prepare(
     """
     folder = cache / _content_hash(corpora, source, target, options, limit)
     weights = [corpus.options.weight for corpus in corpora]
+    noisy = [corpus.options.objective == "denoise" for corpus in corpora]
     if folder.exists():
         try:
-            return Store(folder, weights=weights)
+            return Store(folder, weights=weights, noisy=noisy)
         except DataError:  # damaged since it was made: made anew
             shutil.rmtree(folder, ignore_errors=True)
     beside = cache / f"{folder.name}.new-{socket.gethostname()}-{os.getpid()}"
@@ -60,7 +61,7 @@ def prepare(
         raise DataError(f"cannot prepare the corpus in {cache}: {error}") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return Store(folder, weights=weights)
+    return Store(folder, weights=weights, noisy=noisy)
 
 
 def _content_hash(

@@ -9,8 +9,10 @@ from typing import TypeAlias
 
 from transduce.data.copying import CopySource
 from transduce.data.corpus import Corpus
+from transduce.data.lengths import LengthClasses, learn_lengths
 from transduce.data.speech import SpeechSide, learn_speech
 from transduce.data.text import TextSide, train_side, train_sides
+from transduce.data.tokenizers.base import LENGTH_SYMBOLS, MASK_SYMBOL
 from transduce.errors import UsageError
 from transduce.recipe import Recipe
 
@@ -23,7 +25,10 @@ def bins_of(side: SourceSide) -> int | None:
 
 
 def learn_sides(recipe: Recipe, corpora: Sequence[Corpus]) -> tuple[SourceSide, TextSide]:
-    """Learn the tokenizers of both sides, or the statistics of speech, from training corpora."""
+    """Learn the tokenizers of both sides, or the statistics of speech, from training corpora.
+
+    Of a source with length control, also the classes of length.
+    """
     seed = recipe.training.seed
     options, target = recipe.source, recipe.target
     if options.kind == "speech":
@@ -32,17 +37,43 @@ def learn_sides(recipe: Recipe, corpora: Sequence[Corpus]) -> tuple[SourceSide, 
         return learn_speech(options, sources), train_side(target, targets, seed=seed)
     if options.tokenizer.shared:
         target = target.model_copy(update={"tokenizer": options.tokenizer})
-    sides = train_sides(
+    source_side, target_side = train_sides(
         options,
         target,
         lambda: ((example.source, example.target) for example in chain.from_iterable(corpora)),
         seed=seed,
+        reserved=reserved_symbols(recipe),
     )
-    return _to_copy(recipe, *sides)
+    with_lengths(recipe, corpora, source_side, target_side)
+    return _to_copy(recipe, source_side, target_side)
+
+
+def reserved_symbols(recipe: Recipe) -> list[str]:
+    """The symbols of the source that stand for what is no text: classes of length, and the mask."""
+    marks = list(LENGTH_SYMBOLS.values()) if getattr(recipe.source, "length_control", False) else []
+    masks = any(one.objective != "pairs" for one in [*recipe.data.train, *recipe.data.valid])
+    return [*marks, MASK_SYMBOL] if masks else marks
+
+
+def with_lengths(
+    recipe: Recipe, corpora: Sequence[Corpus], source: SourceSide, target: TextSide
+) -> None:
+    """Learn the classes of target length, if the source is to be marked with them."""
+    if isinstance(source, TextSide) and source.options.length_control:
+        targets = (e.target for e in chain.from_iterable(corpora) if e.target is not None)
+        source.lengths = learn_lengths(target, targets)
 
 
 def load_sides(folder: Path, recipe: Recipe) -> tuple[SourceSide, TextSide]:
     """Both sides of a model folder; DataError when a file is missing or damaged."""
+    source, target = load_tokenizers(folder, recipe)
+    if isinstance(source, TextSide) and source.options.length_control:
+        source.lengths = LengthClasses.load(folder)
+    return source, target
+
+
+def load_tokenizers(folder: Path, recipe: Recipe) -> tuple[SourceSide, TextSide]:
+    """Both sides without what is not of their vocabularies."""
     target = TextSide.load(folder, "target", recipe.target)
     if recipe.source.kind == "speech":
         return SpeechSide.load(folder, "source", recipe.source), target

@@ -32,12 +32,16 @@ Indices = npt.NDArray[np.int64] | Sequence[int]
 
 @dataclass(frozen=True)
 class Part:
-    """The examples `start` to `stop` came from one corpus, drawn `weight` times per epoch."""
+    """The examples `start` to `stop` came from one corpus, drawn `weight` times per epoch.
+
+    Sources of a `noisy` one are damaged anew each time.
+    """
 
     label: str
     start: int
     stop: int
     weight: float
+    noisy: bool = False
 
 
 class Ragged:
@@ -76,16 +80,23 @@ class Store:
     folder's files are not those that were written.
     """
 
-    def __init__(self, folder: Path, *, weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        weights: Sequence[float] | None = None,
+        noisy: Sequence[bool] | None = None,
+    ) -> None:
         self.folder = folder
         meta = read_meta(folder)
         self._meta = meta
         self.counts: dict[str, int] = meta["counts"]
         self._size: int = meta["size"]
         given = [1.0] * len(meta["parts"]) if weights is None else weights
+        damaged = [False] * len(meta["parts"]) if noisy is None else noisy
         self.parts = [
-            Part(part["label"], part["start"], part["stop"], weight)
-            for part, weight in zip(meta["parts"], given, strict=True)
+            Part(part["label"], part["start"], part["stop"], weight, noise)
+            for part, weight, noise in zip(meta["parts"], given, damaged, strict=True)
         ]
         self._file_starts = [start for start, _ in meta["files"]]
         self._file_names = [name for _, name in meta["files"]]
@@ -172,6 +183,11 @@ class Store:
     def dropped(self) -> dict[str, int]:
         """How many examples were left out, by reason."""
         return {reason: n for reason, n in self.counts.items() if reason != "kept"}
+
+    def truncated(self) -> dict[str, int]:
+        """How many of the examples were cut, by side."""
+        found: dict[str, int] = self._meta.get("truncated", {})
+        return found
 
     def release(self) -> None:
         """Give mapped pages back, so that resident memory stays flat over an epoch."""

@@ -8,15 +8,19 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from transduce.data.cleaning import Cleaning, cleaned
 from transduce.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
 from transduce.data.tokenizers.base import UNK
 from transduce.data.tokenizers.build import EXTENSIONS
+from transduce.data.truncation import Truncation, sentences, truncated
 from transduce.errors import DataError
 
 if TYPE_CHECKING:
+    from transduce.data.lengths import LengthClasses
     from transduce.recipe import TextOptions
 
 Rules = tuple[tuple[str, str], ...]  # regular expressions and what replaces their matches, in order
@@ -45,7 +49,29 @@ class Reading(Protocol):
     @property
     def language(self) -> str | None: ...
     @property
+    def clean(self) -> Cleaning: ...
+    @property
+    def truncate(self) -> Truncation | None: ...
+    @property
+    def length_control(self) -> bool: ...
+    @property
     def tokenizer(self) -> Cutting: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """A text as a side reads it: normalised and perhaps cut, and its ids.
+
+    `whole` is how many tokens it had before it was cut.
+    """
+
+    text: str
+    ids: list[int]
+    whole: int
+
+    @property
+    def cut(self) -> bool:
+        return self.whole > len(self.ids)
 
 
 def clean(text: str) -> str:
@@ -66,6 +92,7 @@ class TextSide:
         self.options = options
         self.tokenizer = tokenizer
         self.punctuation = punctuation
+        self.lengths: LengthClasses | None = None  # of a source with length control, in training
         self._normalize = normalizer(options, punctuation)
 
     @property
@@ -80,16 +107,50 @@ class TextSide:
         return options.kind in ("bpe", "unigram") and options.dropout > 0.0
 
     def normalize(self, text: str) -> str:
-        """The text as the tokenizer gets it: one line, stripped, in the recipe's normal form."""
-        return self._normalize(text)
+        """The text as the tokenizer gets it: one line, stripped, in the recipe's normal form.
+
+        Nothing is cut from it.
+        """
+        return self._normalize(cleaned(text, self.options.clean))
+
+    def read(self, texts: Sequence[str]) -> list[Segmented]:
+        """Raw texts, those cut that are longer than `truncate` of the options allows."""
+        normal = [self.normalize(text) for text in texts]
+        found = [
+            Segmented(text, ids, len(ids))
+            for text, ids in zip(normal, self.segment(normal), strict=True)
+        ]
+        limit = self.options.truncate
+        if limit is not None:
+            for i, one in enumerate(found):
+                if one.whole > limit.tokens:
+                    text = truncated(one.text, self._units(texts[i]), limit, self.segment)
+                    found[i] = Segmented(text, self.segment([text])[0], one.whole)
+        return found
+
+    def _units(self, text: str) -> list[str]:
+        """What is cut by: normalised sentences of a raw text, or nothing where words are meant."""
+        if self.options.truncate is None or not self.options.truncate.sentences:
+            return []
+        found = map(self._normalize, sentences(cleaned(text, self.options.clean)))
+        return [sentence for sentence in found if sentence]
+
+    def marked(self, texts: Sequence[Segmented], symbols: Sequence[str]) -> list[Segmented]:
+        """The same texts, each with a symbol before it; blank ones as they are."""
+        found = [
+            f"{symbol} {one.text}" if one.text else ""
+            for one, symbol in zip(texts, symbols, strict=True)
+        ]
+        more = zip(found, self.segment(found), texts, strict=True)
+        return [Segmented(t, ids, one.whole - len(one.ids) + len(ids)) for t, ids, one in more]
 
     def encode(self, text: str) -> list[int]:
         """Ids of one raw text."""
-        return self.tokenizer.encode(self._normalize(text))
+        return self.tokenizer.encode(self.normalize(text))
 
     def encode_batch(self, texts: Sequence[str], *, seed: int | None = None) -> list[list[int]]:
         """Ids of raw texts; with a seed, a sampled segmentation (see `Tokenizer.encode_batch`)."""
-        return self.segment([self._normalize(text) for text in texts], seed=seed)
+        return self.segment([self.normalize(text) for text in texts], seed=seed)
 
     def segment(self, normalized: Sequence[str], *, seed: int | None = None) -> list[list[int]]:
         """Ids of texts that `normalize` has seen already."""
@@ -122,7 +183,15 @@ class TextSide:
 
     def fingerprint(self) -> str:
         """A hash that differs whenever the same raw text could get other ids."""
-        tree = [self.options.lowercase, self.options.normalize, self.options.language]
+        options = self.options
+        tree: list[object] = [options.lowercase, options.normalize, options.language]
+        clean, limit = options.clean, options.truncate
+        if clean.html or clean.quoted or clean.spaces:
+            tree.append([clean.html, clean.quoted, clean.spaces])
+        if limit is not None:
+            tree.append([limit.tokens, limit.keep, limit.sentences])
+        if options.length_control:
+            tree.append([self.lengths.short, self.lengths.long] if self.lengths else "lengths")
         return hashlib.sha256(
             (json.dumps(tree) + self.tokenizer.fingerprint()).encode()
         ).hexdigest()
@@ -150,12 +219,14 @@ def train_sides(
     pairs: Callable[[], Iterable[tuple[str, str | None]]],
     *,
     seed: int,
+    reserved: Sequence[str] = (),
 ) -> tuple[TextSide, TextSide]:
     """Learn both tokenizers, or the one they share, from pairs of raw texts.
 
     `pairs` is called once per pass over the corpus (one if shared, else two); nothing is kept.
+    `reserved` are symbols that the source has besides those of its options.
     """
-    to_source, to_target = normalizer(source), normalizer(target)
+    to_source, to_target = _reader(source), _reader(target)
 
     def sources() -> Iterator[str]:
         return (to_source(text) for text, _ in pairs())
@@ -169,18 +240,34 @@ def train_sides(
             if other is not None:
                 yield to_target(other)
 
+    own = [*reserved, *_symbols(source)]
     if source.tokenizer.shared:
-        shared = train_tokenizer(source.tokenizer, both(), seed=seed)
+        own = list(dict.fromkeys([*own, *_symbols(target)]))
+        shared = train_tokenizer(source.tokenizer, both(), seed=seed, symbols=own)
         return TextSide(source, shared), TextSide(target, shared)
-    first = train_tokenizer(source.tokenizer, sources(), seed=seed)
-    second = train_tokenizer(target.tokenizer, targets(), seed=seed)
+    first = train_tokenizer(source.tokenizer, sources(), seed=seed, symbols=own)
+    others = _symbols(target)
+    second = train_tokenizer(target.tokenizer, targets(), seed=seed, symbols=others)
     return TextSide(source, first), TextSide(target, second)
 
 
 def train_side(options: TextOptions, texts: Iterable[str], *, seed: int) -> TextSide:
     """Learn the tokenizer of one side from raw texts, read once."""
+    read = map(_reader(options), texts)
+    symbols = _symbols(options)
+    return TextSide(options, train_tokenizer(options.tokenizer, read, seed=seed, symbols=symbols))
+
+
+def _reader(options: TextOptions) -> Callable[[str], str]:
+    """Cleaning and normalisation of a side as one function of the raw text."""
     normalize = normalizer(options)
-    return TextSide(options, train_tokenizer(options.tokenizer, map(normalize, texts), seed=seed))
+    return lambda text: normalize(cleaned(text, options.clean))
+
+
+def _symbols(options: TextOptions) -> list[str]:
+    """The side's own symbols as they stand in normalised text."""
+    normalize = normalizer(options)
+    return list(dict.fromkeys(map(normalize, options.symbols)))
 
 
 def normalizer(options: Reading, punctuation: Rules | None = None) -> Callable[[str], str]:

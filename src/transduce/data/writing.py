@@ -16,6 +16,7 @@ import numpy.typing as npt
 from transduce.data.audio.features import Frames
 from transduce.data.copying import CopySource
 from transduce.data.corpus import Example
+from transduce.data.lengths import mark_length, marked_for_training
 from transduce.data.speech import SpeechSide, in_threads
 from transduce.data.store import FORMAT_VERSION, META, SIDES, flatten, frame_files
 from transduce.data.text import TextSide
@@ -58,9 +59,12 @@ class Writer:
         self._dtypes = {name: "uint16" if n <= 2**16 else "uint32" for name, n in most.items()}
         self._frames = frame_files(len(self._speech.versions)) if self._speech else []
         self._limits = {"source": options.max_source_length, "target": options.max_target_length}
+        # A mark before the source is not part of its length.
+        self._marks = {"source": mark_length(source)} if isinstance(source, TextSide) else {}
         self._streams: dict[str, IO[bytes]] = {}
         self._ends: Counter[str] = Counter()  # where the next row of each ragged file begins
         self._counts: Counter[str] = Counter()
+        self._truncated: Counter[str] = Counter()  # by side, of those kept
         self._parts: list[dict[str, Any]] = []
         self._files: list[tuple[int, str]] = []
         self._padded = self._target_tokens = self._read = 0
@@ -99,10 +103,17 @@ class Writer:
         # 1. texts and ids of both sides, or frames of all versions
         texts: dict[str, list[str]] = {}
         rows: dict[str, list[Any]] = {}
+        cut: dict[str, list[bool]] = {}
+        read = {}
         for name, side in self._sides.items():
-            raw = [e.source if name == "source" else _target(e) for e in chunk]
-            texts[name] = [side.normalize(text) for text in raw]
-            rows[name] = side.segment(texts[name])
+            read[name] = side.read([e.source if name == "source" else _target(e) for e in chunk])
+        if self._speech is None:
+            sizes_of_targets = [len(one.ids) for one in read["target"]]
+            source = self._sides["source"]
+            read["source"] = marked_for_training(source, read["source"], sizes_of_targets)
+        for name, found in read.items():
+            texts[name], rows[name] = [one.text for one in found], [one.ids for one in found]
+            cut[name] = [one.cut for one in found]
         if self._copied is not None:
             given = texts["source"], texts["target"], rows["target"]
             rows["target"] = self._copied.copied_targets(*given)
@@ -114,6 +125,8 @@ class Writer:
             rows["source"] = [made[plain] if all(map(len, made)) else [] for made in versions]
         # 2. which examples stay
         kept = [i for i in range(len(chunk)) if self._stays(texts, rows, i)]
+        for name, shorter in cut.items():
+            self._truncated[name] += sum(shorter[i] for i in kept)
         # 3. ids, lengths, texts and frames of those
         lengths = {}
         for name in SIDES:
@@ -133,8 +146,8 @@ class Writer:
             self._ragged(name, np.concatenate(made) if made else np.zeros(0), sizes)
         # 4. where they came from, and the sums that an epoch's size is estimated from
         self._places([chunk[i] for i in kept])
-        source = lengths["source"] + (0 if self._speech else 1)
-        self._padded += int(np.maximum(source, lengths["target"] + 1).sum())
+        longer = lengths["source"] + (0 if self._speech else 1)
+        self._padded += int(np.maximum(longer, lengths["target"] + 1).sum())
         self._target_tokens += int(lengths["target"].sum()) + len(kept)
         self._counts["kept"] += len(kept)
 
@@ -157,7 +170,7 @@ class Writer:
                 self._counts[f"empty {name}"] += 1
                 return False
         for name in SIDES:
-            if len(rows[name][i]) > self._limits[name]:
+            if len(rows[name][i]) - self._marks.get(name, 0) > self._limits[name]:
                 unit = "tokens" if name in texts else "frames"
                 self._counts[f"{name} longer than {self._limits[name]} {unit}"] += 1
                 return False
@@ -191,6 +204,7 @@ class Writer:
             "format": FORMAT_VERSION,
             "size": self._counts["kept"],
             "counts": dict(self._counts),
+            "truncated": {name: count for name, count in self._truncated.items() if count},
             "parts": self._parts,
             "files": self._files,
             "ids": self._dtypes,

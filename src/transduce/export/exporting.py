@@ -41,7 +41,7 @@ from transduce.runtime.network import Network
 from transduce.runtime.options import SEARCH_NAMES, search_options
 
 _WRITTEN = (*sorted(FILES), MANIFEST)
-_SCHEMA = ("type", "enum", "minimum", "maximum", "exclusiveMinimum")
+_SCHEMA = ("type", "anyOf", "enum", "minimum", "maximum", "exclusiveMinimum")
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,16 @@ def _side_entry(options: Reading) -> dict[str, Any]:
         "lowercase": options.lowercase,
         "normalize": options.normalize,
         "language": options.language,
+        "length_control": options.length_control,
     }
+    clean, limit = options.clean, options.truncate
+    entry["clean"] = {"html": clean.html, "quoted": clean.quoted, "spaces": clean.spaces}
+    if limit is not None:
+        entry["truncate"] = {
+            "tokens": limit.tokens,
+            "keep": limit.keep,
+            "sentences": limit.sentences,
+        }
     if options.normalize == "punctuation":
         entry["punctuation"] = [list(rule) for rule in moses_punctuation(options.language)]
     return entry

@@ -45,6 +45,24 @@ class Cutting:
 
 
 @dataclass(frozen=True)
+class Cleaning:
+    """What is removed from a text first; `recipe.CleaningOptions` says what each means."""
+
+    html: bool = False
+    quoted: bool = False
+    spaces: bool = False
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """How a long text is cut; `recipe.TruncationOptions` says what each means."""
+
+    tokens: int
+    keep: str
+    sentences: bool
+
+
+@dataclass(frozen=True)
 class Reading:
     """How a side is normalised before its tokenizer."""
 
@@ -52,6 +70,9 @@ class Reading:
     normalize: str
     language: str | None
     tokenizer: Cutting
+    clean: Cleaning = Cleaning()
+    truncate: Truncation | None = None
+    length_control: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,17 @@ class ExportedFolder:
         """The text side `source` or `target`. Errors: FolderError, DataError."""
         entry = self.about[name]
         cutting = Cutting(entry["tokenizer"])
-        reading = Reading(entry["lowercase"], entry["normalize"], entry["language"], cutting)
+        # Folders exported before there was truncation do not say.
+        truncate = entry.get("truncate")
+        reading = Reading(
+            entry["lowercase"],
+            entry["normalize"],
+            entry["language"],
+            cutting,
+            Cleaning(**entry.get("clean", {})),
+            Truncation(**truncate) if truncate else None,
+            entry.get("length_control", False),
+        )
         rules: Rules | None = None
         if entry.get("punctuation"):
             rules = tuple((find, put) for find, put in entry["punctuation"])

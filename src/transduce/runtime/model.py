@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transduce.answering import Answering, failed
+from transduce.data.lengths import check_length
 from transduce.errors import FolderError
 from transduce.folder import MANIFEST, RECIPE
 from transduce.hypotheses import Hypothesis
@@ -73,7 +74,9 @@ class ExportedModel(Answering[Search]):
 
     def search_options(self, /, **overrides: Any) -> Search:
         """The recipe's search options with some replaced; UsageError names a wrong one."""
-        return self.folder.search(overrides)
+        options = self.folder.search(overrides)
+        check_length(self.source, options.length)
+        return options
 
     def _decode(self, sources: list[Source], options: Search) -> list[list[Hypothesis]]:
         def fail(index: int, message: str) -> None:

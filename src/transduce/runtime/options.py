@@ -20,12 +20,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "number": (int, float),
     "boolean": (bool,),
     "string": (str,),
+    "null": (type(None),),
 }
 _NAMES = {
     "integer": "an integer",
     "number": "a number",
     "boolean": "true or false",
     "string": "a text",
+    "null": "null",
 }
 
 
@@ -43,6 +45,8 @@ class Search:
     replace_unknown: bool
     batch_tokens: int
     max_source: int
+    # Folders that were exported before there were these do not have them.
+    length: str | None = None
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Names and values, as iterating over the recipe's section gives them."""
@@ -77,13 +81,15 @@ def search_options(
 
 
 def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
+    if "anyOf" in schema:
+        return any(_fits(value, choice) for choice in schema["anyOf"])
     if "enum" in schema:
         return value in schema["enum"]
     types = _TYPES[schema["type"]]
     # True is an int to Python, and no number of hypotheses.
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         return False
-    if isinstance(value, (bool, str)):
+    if value is None or isinstance(value, (bool, str)):
         return True
     if isinstance(value, float) and not math.isfinite(value):
         return False
@@ -95,6 +101,8 @@ def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def _described(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(map(_described, schema["anyOf"]))
     if "enum" in schema:
         return " or ".join(f"`{choice}`" for choice in schema["enum"])
     bounds = [

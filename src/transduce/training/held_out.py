@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from transduce.data.batches import Row
 from transduce.data.catalog import cache_root
-from transduce.data.copying import CopySource, encode_targets
+from transduce.data.copying import CopySource
 from transduce.data.corpus import Corpus, Example
 from transduce.data.frames import Spool, Spooled
+from transduce.data.lengths import marked_for_search, marked_for_training
+from transduce.data.objectives import Noise
 from transduce.data.sides import SourceSide
 from transduce.data.speech import Heard, SpeechSide, chunks, in_threads
-from transduce.data.text import TextSide
+from transduce.data.text import Segmented, TextSide
 from transduce.errors import DataError
 from transduce.evaluation.metrics import group_by_source
 from transduce.recipe import Recipe
@@ -72,7 +74,13 @@ def load_validation_set(
 
     Errors: DataError where an example has no target or no recording, or none has two usable sides.
     """
-    examples = list(islice(chain.from_iterable(corpora), recipe.data.max_valid))
+    posed = (
+        (example, corpus.options.objective == "denoise") for corpus in corpora for example in corpus
+    )
+    examples, noisy = [], []
+    for example, damaged in islice(posed, recipe.data.max_valid):
+        examples.append(example)
+        noisy.append(damaged)
     if not examples:
         raise DataError("the valid set has no examples; see data.valid of the recipe")
     targets: list[str] = []
@@ -80,24 +88,31 @@ def load_validation_set(
         if example.target is None:
             raise DataError(f"{example.file}:{example.line}: a valid example needs a target")
         targets.append(example.target)
-    target_ids = encode_targets(source, target, [example.source for example in examples], targets)
+    answers = [example.answers for example in examples]
+    read_targets = target.read(targets)
+    target_ids = [one.ids for one in read_targets]
     longest = recipe.search.max_source
     sources: Any
     tokens = None
     if isinstance(source, SpeechSide):
         sources, whole = _heard(source, examples, longest)
-        inputs, references = sources, [[text] for text in targets]
+        inputs, references = sources, answers
     else:
         texts = [example.source for example in examples]
-        sources = source.encode_batch(texts)
+        read = source.read(texts)
+        marked = marked_for_training(source, read, list(map(len, target_ids)))
+        sources = _damaged(recipe, source, [one.ids for one in marked], noisy)
         whole = [0 < len(ids) <= longest for ids in sources]
-        distinct, references = texts, [[text] for text in targets]
+        distinct, references = texts, answers
         if recipe.task == "pronunciation":
             distinct, references = group_by_source(texts, targets)
-        inputs = [ids[:longest] for ids in source.encode_batch(distinct)]
+            read, noisy = source.read(distinct), [False] * len(distinct)
+        asked = marked_for_search(source, read, recipe.search.length)
+        inputs = _damaged(recipe, source, [one.ids[:longest] for one in asked], noisy)
         if isinstance(source, CopySource):
-            normal = [source.normalize(text) for text in distinct]
-            tokens = list(map(source.written, normal, source.segment(normal)))
+            normal = [one.text for one in marked], [one.text for one in read_targets]
+            target_ids = source.copied_targets(*normal, target_ids)
+            tokens = [_as_written(source, one, ids) for one, ids in zip(asked, inputs, strict=True)]
     usable = [row for row, ids in enumerate(target_ids) if whole[row] and 0 < len(ids) <= longest]
     if not usable:
         unit = "frames" if isinstance(source, SpeechSide) else "tokens"
@@ -113,6 +128,25 @@ def load_validation_set(
         len(examples) - len(usable),
         tokens,
     )
+
+
+def _as_written(side: CopySource, text: Segmented, ids: list[int]) -> list[str]:
+    """The tokens that ids stand for, which may be damaged, as they stand in the text."""
+    own = dict(zip(text.ids, side.written(text.text, text.ids), strict=True))
+    return [own[i] if i in own else side.tokens([i])[0] for i in ids]
+
+
+def _damaged(
+    recipe: Recipe, side: TextSide, rows: list[list[int]], noisy: Sequence[bool]
+) -> list[list[int]]:
+    """Sources of corpora for denoising, damaged the same way each time."""
+    if not any(noisy):
+        return rows
+    noise = Noise(side, recipe.data.noise)
+    return [
+        noise(ids, np.random.default_rng([recipe.training.seed, i])).tolist() if damaged else ids
+        for i, (ids, damaged) in enumerate(zip(rows, noisy, strict=True))
+    ]
 
 
 def _heard(side: SpeechSide, examples: list[Example], limit: int) -> tuple[Spooled, list[bool]]:

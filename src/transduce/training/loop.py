@@ -40,6 +40,7 @@ from transduce.training.setup import (
     check_free,
     check_same_recipe,
     load_material,
+    start_from,
     write_recipe,
 )
 from transduce.training.update import Updater, Window
@@ -322,6 +323,8 @@ def _train(
             "began; train into another folder, or start anew with `--fresh`"
         )
     model = build(recipe, material, processes.device)
+    if state is None:
+        start_from(recipe, model)
     options = recipe.training
     stream = BatchStream(
         material.store,
@@ -331,6 +334,7 @@ def _train(
         seed=options.seed,
         share=(processes.rank, processes.count),
         pin=processes.device if processes.device.type == "cuda" else None,
+        noise=recipe.data.noise,
     )
     try:
         if state is None:

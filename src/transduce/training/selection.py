@@ -156,7 +156,11 @@ def describe(
         "target_language": recipe.target.language,
         "extra": {
             "parameters": sum(p.numel() for p in model.parameters()),
-            "data": {"kept": len(store), "dropped": store.dropped()},
+            "data": {
+                "kept": len(store),
+                "dropped": store.dropped(),
+                "truncated": store.truncated(),
+            },
             "trained": trained,
         },
     }

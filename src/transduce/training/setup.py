@@ -16,13 +16,25 @@ from transduce.data.copying import codes_of
 from transduce.data.corpus import open_corpora
 from transduce.data.prepare import prepare
 from transduce.data.sides import SourceSide, bins_of, learn_sides, load_sides
+from transduce.data.starting import take_sides
 from transduce.data.store import Store
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.build import EXTENSIONS
 from transduce.disk import atomic_bytes, sync
 from transduce.errors import FolderError, UsageError
-from transduce.folder import LAST, MANIFEST, RECIPE, further, identity, publish, read_manifest
+from transduce.folder import (
+    LAST,
+    LENGTHS,
+    MANIFEST,
+    RECIPE,
+    further,
+    identity,
+    open_folder,
+    publish,
+    read_manifest,
+)
 from transduce.model import Seq2Seq, build_model
+from transduce.model.weights import load_weights
 from transduce.recipe import Recipe
 from transduce.recipe_files import dump_recipe, load_recipe
 from transduce.training.report import Reporter
@@ -66,12 +78,16 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
     Errors: DataError and UsageError as from the corpora; FolderError when the disk is full.
     """
     kind = recipe.source.kind
-    corpora, valid = open_corpora(recipe.data.train, kind), open_corpora(recipe.data.valid, kind)
+    corpora, valid = (
+        open_corpora(split, kind, recipe.data.noise.gap)
+        for split in (recipe.data.train, recipe.data.valid)
+    )
     if resumed:
         source, target = load_sides(folder, recipe)
     else:
         reporter.status("learning the vocabulary")
-        source, target = learn_sides(recipe, corpora)
+        known = recipe.training.start is not None
+        source, target = (take_sides if known else learn_sides)(recipe, corpora)
         save_sides(folder, source, target)
     store = prepare(
         corpora,
@@ -82,7 +98,12 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
         lambda read: reporter.status(f"preparing: {read:,} examples"),
     )
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in store.dropped().items() if count)
-    reporter.say(f"{len(store):,} training examples" + (f"; dropped: {dropped}" if dropped else ""))
+    cut = ", ".join(f"{count:,} {side}s" for side, count in store.truncated().items())
+    reporter.say(
+        f"{len(store):,} training examples"
+        + (f"; dropped: {dropped}" if dropped else "")
+        + (f"; truncated: {cut}" if cut else "")
+    )
     store.release()
     held_out = load_validation_set(recipe, valid, source, target)
     if held_out.without_loss:
@@ -105,6 +126,9 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
 
 def save_sides(folder: Path, source: SourceSide, target: TextSide) -> None:
     """Write both tokenizers, or what frames depend on, into a folder where none is in use."""
+    (folder / LENGTHS).unlink(missing_ok=True)
+    if isinstance(source, TextSide) and source.lengths is not None:
+        sync(source.lengths.save(folder))
     for stem, side in (("source", source), ("target", target)):
         for extension in set(EXTENSIONS.values()):  # of another kind, from a broken-off start
             (folder / f"{stem}{extension}").unlink(missing_ok=True)
@@ -118,6 +142,29 @@ def build(recipe: Recipe, material: Material, device: torch.device) -> Seq2Seq:
     source = material.source
     model = build_model(recipe.model, *sizes, bins_of(source), codes_of(source))
     return model.to(device)
+
+
+def start_from(recipe: Recipe, model: Seq2Seq) -> None:
+    """Fill a new model with the weights that the recipe says to begin with, if it does.
+
+    Errors: FolderError where that folder is damaged, UsageError where its model is another one.
+    """
+    if recipe.training.start is None:
+        return
+    there = open_folder(recipe.training.start)
+    mine, theirs = (_flat(one.model.model_dump(mode="json")) for one in (recipe, there.recipe))
+    try:
+        load_weights(model, there.weights)
+    except FolderError as error:
+        differ = [
+            f"model.{key}: {_show(theirs.get(key))} there, {_show(mine.get(key))} here"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key) and "dropout" not in key
+        ]
+        raise UsageError(
+            f"training.start: {error}"
+            + (f". Options that differ: {'; '.join(differ)}" if differ else "")
+        ) from None
 
 
 # ------------------------------------------------------------------------------- the recipe

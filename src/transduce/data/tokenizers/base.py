@@ -10,6 +10,10 @@ from typing import Protocol
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
+# Symbols of a source that stand for what is no text of its own: how long the target is to be, and
+# what is missing in pre-training.
+LENGTH_SYMBOLS = {name: f"<|{name}|>" for name in ("short", "medium", "long")}
+MASK_SYMBOL = "<|mask|>"
 
 
 class Tokenizer(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +23,16 @@ EXTENSIONS = {
 }
 
 
-def train_tokenizer(options: TokenizerOptions, texts: Iterable[str], *, seed: int) -> Tokenizer:
+def train_tokenizer(
+    options: TokenizerOptions, texts: Iterable[str], *, seed: int, symbols: Sequence[str] = ()
+) -> Tokenizer:
     """Learn a tokenizer from normalised texts, read once and as a stream.
 
+    `symbols` are distinct, without spaces; each has an id of its own and is never cut.
     Errors: DataError when the texts are all blank; UsageError when `size` is too small.
     """
     if options.kind == "bytes":
-        return ByteTokenizer()
+        return ByteTokenizer(symbols)
     if options.kind in ("bpe", "unigram"):
         # Imported here: a recipe of phones or characters should not wait for SentencePiece.
         from transduce.data.tokenizers.subword import train_subword
@@ -42,6 +45,7 @@ def train_tokenizer(options: TokenizerOptions, texts: Iterable[str], *, seed: in
             coverage=options.coverage,
             byte_fallback=options.byte_fallback,
             seed=seed,
+            symbols=symbols,
         )
     return train_symbols(
         options.kind,
@@ -49,6 +53,7 @@ def train_tokenizer(options: TokenizerOptions, texts: Iterable[str], *, seed: in
         size=options.size,
         coverage=options.coverage,
         byte_fallback=options.byte_fallback,
+        marks=symbols,
     )
 
 

@@ -143,8 +143,11 @@ def train_subword(
     coverage: float,
     byte_fallback: bool,
     seed: int,
+    symbols: Sequence[str] = (),
 ) -> SubwordTokenizer:
     """Learn `size` pieces (fewer if the text has fewer) from at most a million lines of `texts`.
+
+    `symbols` are pieces from the start, and are nowhere cut.
 
     Errors: DataError when the text is empty, UsageError when `size` is less than its characters.
     """
@@ -171,6 +174,7 @@ def train_subword(
             eos_piece=SPECIALS[EOS],
             unk_piece=SPECIALS[UNK],
             unk_surface=SPECIALS[UNK],
+            user_defined_symbols=list(symbols),
             num_threads=4,  # fixed: unigram's sums, hence its pieces, depend on it
             minloglevel=2,
         )

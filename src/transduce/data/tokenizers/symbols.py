@@ -27,11 +27,22 @@ class SymbolTokenizer:
     """Characters, words or symbols, each with its own id.
 
     Layout of ids: the four special ones, then 256 bytes if `byte_fallback`, then the symbols.
-    A word spelled in bytes ends with a space byte, so that two of them in a row stay two.
+    A word spelled in bytes ends with a space byte, so that two of them in a row stay two. `marks`
+    are those symbols that are found also inside a word, and never cut.
     """
 
-    def __init__(self, kind: str, symbols: Sequence[str], *, byte_fallback: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str,
+        symbols: Sequence[str],
+        *,
+        byte_fallback: bool = False,
+        marks: Sequence[str] = (),
+    ) -> None:
         self._kind = kind
+        self.marks = tuple(marks)
+        longest_first = sorted(self.marks, key=len, reverse=True)
+        self._around = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
         self.symbols = tuple(symbols)
         self.byte_fallback = byte_fallback
         self._base = _FIRST + (256 if byte_fallback else 0)
@@ -47,7 +58,7 @@ class SymbolTokenizer:
         return self._base + len(self.symbols)
 
     def encode(self, text: str) -> list[int]:
-        units: Iterable[str] = text if self._kind == "characters" else text.split()
+        units = self._units(text)
         ids = self._ids
         if not self.byte_fallback:
             return [ids.get(unit, UNK) for unit in units]
@@ -59,6 +70,16 @@ class SymbolTokenizer:
             else:
                 out.append(known)
         return out
+
+    def _units(self, text: str) -> Iterable[str]:
+        if not self.marks:
+            return self._cut(text)
+        # Every other part is a mark: that is what was split at.
+        parts = enumerate(self._around.split(text))
+        return [unit for i, part in parts for unit in ([part] if i % 2 else self._cut(part))]
+
+    def _cut(self, text: str) -> Iterable[str]:
+        return text if self._kind in ("characters", "bytes") else text.split()
 
     def encode_batch(self, texts: Sequence[str], *, seed: int | None = None) -> list[list[int]]:
         return [self.encode(text) for text in texts]
@@ -108,12 +129,14 @@ class SymbolTokenizer:
         return path
 
     def _json(self) -> str:
-        tree = {
+        tree: dict[str, object] = {
             "format": FORMAT_VERSION,
             "kind": self._kind,
             "byte_fallback": self.byte_fallback,
             "symbols": self.symbols,
         }
+        if self.marks:
+            tree["marks"] = self.marks
         return json.dumps(tree, ensure_ascii=False, indent=0) + "\n"
 
     def fingerprint(self) -> str:
@@ -121,13 +144,15 @@ class SymbolTokenizer:
 
 
 class ByteTokenizer(SymbolTokenizer):
-    """UTF-8 bytes: 260 ids, no training, every text comes back as it was."""
+    """UTF-8 bytes: 260 ids and those of marks, no training, every text comes back as it was."""
 
-    def __init__(self) -> None:
-        super().__init__("bytes", (), byte_fallback=True)
+    def __init__(self, marks: Sequence[str] = ()) -> None:
+        super().__init__("bytes", marks, byte_fallback=True, marks=marks)
         self._joint = ""
 
     def encode(self, text: str) -> list[int]:
+        if self.marks:
+            return super().encode(text)
         return [_FIRST + b for b in text.encode("utf-8", "replace")]
 
 
@@ -145,19 +170,28 @@ def count_units(texts: Iterable[str], *, characters: bool) -> Counter[str]:
 
 
 def train_symbols(
-    kind: str, texts: Iterable[str], *, size: int, coverage: float, byte_fallback: bool
+    kind: str,
+    texts: Iterable[str],
+    *,
+    size: int,
+    coverage: float,
+    byte_fallback: bool,
+    marks: Sequence[str] = (),
 ) -> SymbolTokenizer:
-    """The vocabulary of a corpus, most frequent first.
+    """The vocabulary of a corpus: `marks`, then the most frequent first.
 
     words: at most `size` ids in all. characters: the most frequent that make up `coverage` of the
     text. symbols: every one. Errors: DataError when there is nothing but blank lines.
     """
+    if marks:
+        anywhere = re.compile("|".join(map(re.escape, marks)))
+        texts = (anywhere.sub(" ", text) for text in texts)
     counts = count_units(texts, characters=kind == "characters")
     if not counts:
         raise DataError(f"cannot build a vocabulary of {kind}: the text is empty; check `data`")
     order = sorted(counts, key=lambda unit: (-counts[unit], unit))
     if kind == "words":
-        order = order[: max(1, size - _FIRST - (256 if byte_fallback else 0))]
+        order = order[: max(1, size - _FIRST - (256 if byte_fallback else 0) - len(marks))]
     elif kind == "characters" and coverage < 1.0:
         enough, covered = coverage * sum(counts.values()), 0
         for kept, unit in enumerate(order, start=1):
@@ -165,7 +199,8 @@ def train_symbols(
             if covered >= enough:
                 order = order[:kept]
                 break
-    return SymbolTokenizer(kind, order, byte_fallback=byte_fallback)
+    known = [*marks, *(unit for unit in order if unit not in set(marks))]
+    return SymbolTokenizer(kind, known, byte_fallback=byte_fallback, marks=marks)
 
 
 def symbols_from_json(text: str, *, where: str) -> SymbolTokenizer:
@@ -174,15 +209,20 @@ def symbols_from_json(text: str, *, where: str) -> SymbolTokenizer:
         tree = json.loads(text)
         kind, symbols = tree["kind"], tree["symbols"]
         byte_fallback, version = bool(tree["byte_fallback"]), tree["format"]
+        marks = tree.get("marks", [])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{where} is not a tokenizer file, or is damaged ({error})") from None
     if version != FORMAT_VERSION:
         raise DataError(f"{where} has tokenizer format {version}; this version reads 1")
+    if not isinstance(marks, list) or not all(isinstance(m, str) and m for m in marks):
+        raise DataError(f"{where} is not a tokenizer file, or is damaged (marks {marks!r})")
     if kind == "bytes":
-        return ByteTokenizer()
+        return ByteTokenizer(marks)
     known = kind in ("characters", "words", "symbols")
     if not known or not isinstance(symbols, list) or not all(isinstance(s, str) for s in symbols):
         raise DataError(f"{where} is not a tokenizer file, or is damaged (kind {kind!r})")
     if len(set(symbols)) != len(symbols):
         raise DataError(f"{where} is damaged: a symbol occurs twice")
-    return SymbolTokenizer(kind, symbols, byte_fallback=byte_fallback)
+    if not set(marks) <= set(symbols):
+        raise DataError(f"{where} is damaged: a mark is no symbol")
+    return SymbolTokenizer(kind, symbols, byte_fallback=byte_fallback, marks=marks)
