@@ -220,7 +220,7 @@ class EvaluationOptions(Options):
         return names if names is None else [check_metric(name) for name in names]
 
 
-Task = Literal["translation", "pronunciation", "transduction", "recognition"]
+Task = Literal["translation", "pronunciation", "transduction", "recognition", "summarization"]
 
 # Defaults that are too small for speech, where a second is a hundred frames.
 _SPEECH: dict[str, dict[str, int]] = {
@@ -294,9 +294,14 @@ METRICS: dict[str, tuple[str, ...]] = {
     "pronunciation": ("g2p_wer", "per"),
     "transduction": ("accuracy", "cer"),
     "recognition": ("wer", "cer"),
+    "summarization": ("rouge1", "rouge2", "rougeL", "rougeLsum"),
 }
 
-_METRIC_NAMES = ("bleu", "chrf", "ter", "moses_bleu", "accuracy", "wer", "cer", "per", "g2p_wer")
+_METRIC_NAMES = (
+    *("bleu", "chrf", "ter", "moses_bleu"),
+    *("accuracy", "wer", "cer", "per", "g2p_wer"),
+    *("rouge1", "rouge2", "rougeL", "rougeLsum"),
+)
 
 
 def known_metrics() -> tuple[str, ...]:
