@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from transduce.evaluation.rouge_counts import lcs_f, ngram_f, summary_f
 from transduce.evaluation.sacre import Array, base_language
 from transduce.evaluation.words import sentences, words
 
@@ -39,15 +40,15 @@ SNOWBALL = {
 LOST = 0.05  # share of letters outside a-z from which rouge-score's own words make no sense
 
 
+Cut = Callable[[str], tuple[str, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """How texts are cut into words for ROUGE; has the method that rouge-score's scorer calls."""
+    """How texts are cut into words for ROUGE."""
 
-    name: str
-    cut: Callable[[str], tuple[str, ...]]
-
-    def tokenize(self, text: str) -> tuple[str, ...]:
-        return self.cut(text)
+    name: str  # in the signature
+    cut: Cut
 
 
 def tokens_for(language: str | None, references: Sequence[Sequence[str]]) -> Tokens:
@@ -77,16 +78,13 @@ class Rouge:
 
     def statistics(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Array:
         """Best F of each example in percent, and 1, so that sums give the mean: (N, 2)."""
-        from rouge_score.rouge_scorer import RougeScorer
-
         tokens = tokens_for(self.language, references)
         self._signature = self._described(tokens, references)
-        scorer = RougeScorer([self.kind], tokenizer=tokens)
-        found = [
-            scorer.score_multi([self._laid_out(ref) for ref in refs], self._laid_out(text))
+        rows = [
+            (100.0 * max(self._f_measure(tokens.cut, ref, text) for ref in refs), 1.0)
             for text, refs in zip(hypotheses, references, strict=True)
         ]
-        return np.asarray([(100.0 * score[self.kind].fmeasure, 1.0) for score in found])
+        return np.asarray(rows)
 
     def values(self, sums: Array, *, sentence: bool = False) -> Array:
         return sums[:, 0] / sums[:, 1]
@@ -94,8 +92,13 @@ class Rouge:
     def signature(self) -> str:
         return self._signature
 
-    def _laid_out(self, text: str) -> str:
-        return "\n".join(sentences(text)) if self.kind == "rougeLsum" else text
+    def _f_measure(self, cut: Cut, reference: str, output: str) -> float:
+        if self.kind == "rougeLsum":
+            by_sentence = [[cut(part) for part in _sentences(text)] for text in (reference, output)]
+            return summary_f(*by_sentence)
+        if self.kind == "rougeL":
+            return lcs_f(cut(reference), cut(output))
+        return ngram_f(cut(reference), cut(output), int(self.kind.removeprefix("rouge")))
 
     def _described(self, tokens: Tokens, references: Sequence[Sequence[str]]) -> str:
         numbers = {len(refs) for refs in references}
@@ -126,6 +129,11 @@ class _Porter:
 @lru_cache(maxsize=1)
 def _porter() -> _Porter:
     return _Porter()
+
+
+@lru_cache(maxsize=2**15)
+def _sentences(text: str) -> list[str]:
+    return sentences(text)
 
 
 @lru_cache(maxsize=2**15)  # references come again for each metric, system and validation

@@ -1,7 +1,7 @@
 """Words and sentences of running text in any script, for the metrics and facts of summaries.
 
-    words("Zoë's 3 cats")             # ["zoë", "s", "3", "cats"]
-    sentences("It rains. Stay in!")   # ["It rains.", "Stay in!"]
+words("Zoë's 3 cats")             # ["zoë", "s", "3", "cats"]
+sentences("It rains. Stay in!")   # ["It rains.", "Stay in!"]
 """
 
 from __future__ import annotations
