@@ -28,7 +28,8 @@ class Output:
     the same rows. `score` is `log_prob` normalised by length (see `search` in the recipe).
     `reason` says why a text is empty or may be incomplete; it is None when all went well.
     `times` are begin and end of each of `tokens`, seconds from the beginning of the sound, where
-    they were asked for (`search.times`) and the model has a CTC head.
+    they were asked for (`search.times`) and the model has a CTC head. `copied` is, for each of
+    `tokens`, how much of its probability came from copying, 0 to 1, where the model copies.
     """
 
     text: str
@@ -41,6 +42,7 @@ class Output:
     n_best: list[Output] = field(default_factory=list, repr=False, compare=False)
     reason: str | None = None
     times: list[tuple[float, float]] | None = None
+    copied: list[float] | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -83,6 +85,8 @@ class Output:
         }
         if self.times is not None:
             fields["times"] = [[round(begin, 3), round(end, 3)] for begin, end in self.times]
+        if self.copied is not None:
+            fields["copied"] = [_number(share, 4) for share in self.copied]
         if self.n_best:
             fields["n_best"] = [
                 {
