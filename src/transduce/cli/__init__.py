@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from transduce import __version__
-from transduce.cli import data, exporting, figures, models, speech
+from transduce.cli import data, documents, exporting, figures, models, speech
 
 app = typer.Typer(
     name="transduce",
@@ -59,9 +59,8 @@ app.command("train")(models.train)
 app.command("average")(models.average)
 app.command("shortlist")(models.shortlist)
 app.command("predict", help=_PREDICT)(models.predicting(None))
-for name, hidden in (("translate", False), ("summarize", True)):
-    about = _SAME.format(task=name)
-    app.command(name, hidden=hidden, help=about)(models.predicting(name))
+app.command("translate", help=_SAME.format(task="translate"))(models.predicting("translate"))
+app.command("summarize")(documents.summarize)
 app.command("transcribe")(speech.transcribe)
 app.command("score")(models.score)
 app.command("evaluate")(models.evaluate)

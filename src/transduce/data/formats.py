@@ -215,12 +215,20 @@ def json_rows(layout: Layout) -> Iterator[tuple[int, Any, tuple[str, str] | None
         except (ValueError, RecursionError) as error:
             raise DataError(f"{name}:{number}: not JSON: {error}") from None
         where = f"{name}:{number}"
-        yield number, row, (_field(row, layout.source, where), _field(row, layout.target, where))
+        yield (
+            number,
+            row,
+            (field_of(row, layout.source, where), field_of(row, layout.target, where)),
+        )
     if not number:
         raise DataError(f"{name} is empty")
 
 
-def _field(row: Any, wanted: str, where: str) -> str:
+def field_of(row: Any, wanted: str, where: str) -> str:
+    """The text of a field of one JSON object; `a.b` is field b of the object in field a.
+
+    Errors: DataError, beginning with `where`, if it is not there or is no text.
+    """
     value = row.get(wanted) if isinstance(row, dict) else None
     if value is None:
         value = row

@@ -79,7 +79,8 @@ def write_report(
 
     `examples` is how many best, worst and random rows to show; `seed` chooses the random ones;
     `details` are further facts for the head (data, model, command), `errors` those of recognition
-    aligned with their references, `summaries` baselines and facts of summaries. Errors: UsageError for another suffix or without scores.
+    aligned with their references, `summaries` baselines and facts of summaries. Errors: UsageError
+    for another suffix or without scores.
     """
     path = Path(path)
     if path.suffix.lower() not in (".html", ".md"):

@@ -1,4 +1,4 @@
-"""Summaries judged: baselines that need no model, with their scores, and facts beside references."""
+"""Summaries judged: scores of baselines that need no model, and facts beside the references'."""
 
 from __future__ import annotations
 
