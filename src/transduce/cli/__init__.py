@@ -23,7 +23,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 figure_app = typer.Typer(
-    help="Draw attention, training curves, or score by length.", no_args_is_help=True
+    help="Draw attention, a source shaded by it, training curves, or score by length.",
+    no_args_is_help=True,
 )
 data_app = typer.Typer(help="List, fetch and check data.", no_args_is_help=True)
 
@@ -68,6 +69,7 @@ app.command("inspect")(models.inspect)
 app.command("export")(exporting.export)
 app.add_typer(figure_app, name="figure")
 figure_app.command("attention")(figures.attention)
+figure_app.command("source")(figures.source)
 figure_app.command("curves")(figures.curves)
 figure_app.command("lengths")(figures.lengths)
 app.add_typer(data_app, name="data")
