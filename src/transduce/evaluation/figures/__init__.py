@@ -1,4 +1,4 @@
-"""Figures: attention, a source shaded by it, one utterance of speech, training curves, and score by source length."""
+"""Figures: attention, sources shaded by it, speech, training curves, and score by source length."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,32 +149,38 @@ def _origin(
     return int(np.where(same, weights, -1.0).argmax())
 
 
-Placed = tuple[int, str, float, float]  # number of the token, its text, left edge, width in inches
+# number of a token, its text without the space before it, left edge and width of that in inches
+Placed = tuple[int, str, float, float]
 
 
 def _lines(figure: Figure, texts: Sequence[str], families: list[str]) -> list[list[Placed]]:
-    """Texts set in lines that break at the beginnings of words, or in words longer than a line."""
+    """Texts set in lines that break before words, or inside of what is longer than a line."""
     widths = _widths(figure, texts, families)
+    right = WIDTH - MARGIN
     lines: list[list[Placed]] = [[]]
-    left, start = MARGIN, 0
+    left = MARGIN
     for place, text in enumerate(texts):
-        if text.startswith(" ") or not lines[-1]:
-            start = place
-        end = start
-        while end < len(texts) and (end <= place or not texts[end].startswith(" ")):
-            end += 1
-        word = sum(widths[texts[k]] for k in range(place, min(end, place + 40)))
-        fits = left + word <= WIDTH - MARGIN
-        if (
-            lines[-1]
-            and not fits
-            and (text.startswith(" ") or left + widths[text] > WIDTH - MARGIN)
-        ):
+        begins = text.startswith(" ")
+        needed = widths[text] + (_rest(texts, place, widths, right) if begins else 0.0)
+        if lines[-1] and left + needed > right and (begins or left + widths[text] > right):
             lines.append([])
             left = MARGIN
-        lines[-1].append((place, text, left, widths[text]))
-        left += widths[text]
+        ink = text.lstrip(" ")
+        if lines[-1]:
+            left += widths[text] - widths[ink]
+        lines[-1].append((place, ink, left, widths[ink]))
+        left += widths[ink]
     return lines
+
+
+def _rest(texts: Sequence[str], place: int, widths: dict[str, float], most: float) -> float:
+    """Inches of the pieces that go on with the word at `place`; no more than `most` or so."""
+    found = 0.0
+    for text in islice(texts, place + 1, None):
+        if text.startswith(" ") or found > most:
+            break
+        found += widths[text]
+    return found if found <= most else 0.0
 
 
 def _widths(figure: Figure, texts: Sequence[str], families: list[str]) -> dict[str, float]:
@@ -182,7 +189,7 @@ def _widths(figure: Figure, texts: Sequence[str], families: list[str]) -> dict[s
     ruler = figure.text(0, 0, "", fontsize=SIZE, fontfamily=families, parse_math=False)
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     edge = _extent(ruler, "..", renderer)
-    for text in set(texts):
+    for text in {*texts, *(text.lstrip(" ") for text in texts)}:
         # Between dots, since spaces at the ends of a text have no extent.
         found[text] = (_extent(ruler, f".{text}.", renderer) - edge) / figure.dpi
     ruler.remove()
@@ -208,8 +215,7 @@ def _write(
     from matplotlib.patches import Rectangle
 
     width, height = figure.get_size_inches()
-    space = wide * (len(text) - len(text.lstrip(" "))) / max(len(text), 1)  # near enough
-    x, y, w = (left + space) / width, bottom / height, max(wide - space, 0.0) / width
+    x, y, w = left / width, bottom / height, wide / width
     if shade is not None:
         low = (bottom - 0.06) / height
         box = Rectangle((x, low), w, 0.22 / height, color=shade, linewidth=0, zorder=0)
@@ -220,7 +226,7 @@ def _write(
     figure.text(
         x,
         y,
-        text.lstrip(" "),
+        text,
         fontsize=SIZE,
         fontfamily=texts.families,
         color=INK,
