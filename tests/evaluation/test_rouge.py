@@ -15,7 +15,7 @@ sentence = st.lists(st.sampled_from("a b c d run runs running the".split()), max
 text = st.lists(sentence.map(" ".join), max_size=4).map("\n".join)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(text, st.lists(text, min_size=1, max_size=3)), min_size=1, max_size=4))
 def test_every_example_has_the_f_measure_of_rouge_score(
     examples: list[tuple[str, list[str]]],
@@ -36,8 +36,8 @@ def test_the_best_reference_counts_and_the_corpus_is_the_mean() -> None:
 
 def test_sentences_without_lines_are_found_for_rouge_lsum() -> None:
     output, reference = "Bob runs. Ann sleeps well.", "Ann sleeps well. Bob runs."
-    l, lsum = compute(["rougeL", "rougeLsum"], [output], [[reference]], bootstrap=0)
-    assert l.value < 70 and lsum.value == pytest.approx(100.0)
+    whole, lsum = compute(["rougeL", "rougeLsum"], [output], [[reference]], bootstrap=0)
+    assert whole.value < 70 and lsum.value == pytest.approx(100.0)
     assert "sent:lines-or-rule" in lsum.signature
 
 

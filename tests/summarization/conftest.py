@@ -33,7 +33,7 @@ def summarizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "target": {"language": "en"},
         "model": {"embedding": 8, "encoder": {"size": 8}, "decoder": {"size": 8}},
         "training": {"epochs": 1},
-        "search": {"beam": 2, "max_ratio": 0.0, "max_extra": 6, "max_source": 60},
+        "search": {"beam": 2, "max_ratio": 0.001, "max_extra": 6, "max_source": 60},
         "evaluation": {"bootstrap": 50},
     }
     recipe = recipe_from_dict(tree, where="test")

@@ -53,7 +53,7 @@ def sentences(text: str) -> list[str]:
 
     Where the text has line breaks, each line that is not blank is a sentence. Otherwise a sentence
     ends with `.`, `!`, `?` or `…` and any closing quotes or brackets, before white space; not
-    before a small letter, and not at a full stop after a single letter or an abbreviation such as
+    before a small letter, and not at a full stop after a single capital or an abbreviation such as
     `Dr.`. The full-width marks of Chinese and Japanese end one anywhere.
     """
     if "\n" in text.strip():
@@ -75,5 +75,6 @@ def _ends_sentence(text: str, mark: re.Match[str]) -> bool:
         return True
     # The last 20 characters, since a text without spaces would be copied at each of its marks.
     before = text[max(0, mark.start() - 20) : mark.start()].split()
-    last = before[-1].lstrip("\"'“‘«([").lower() if before else ""
-    return not (len(last) == 1 and last.isalpha() and last.isascii()) and last not in ABBREVIATIONS
+    last = before[-1].lstrip("\"'“‘«([") if before else ""
+    initial = len(last) == 1 and last.isascii() and last.isupper()
+    return not initial and last.lower() not in ABBREVIATIONS
