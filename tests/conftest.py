@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,8 @@ if TYPE_CHECKING:
     from transduce.model import Seq2Seq
     from transduce.recipe import ModelOptions
 
+Run = Callable[..., tuple[int, str, str]]
+
 WORDS = {"cat": "K AE T", "act": "AE K T", "tack": "T AE K", "back": "B AE K", "cab": "K AE B"}
 
 
@@ -19,6 +24,25 @@ def pytest_configure() -> None:
     """Ctrl-C works, also where the tests are started in the background, which ignores it."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in this process; gives exit code, stdout, stderr."""
+
+    def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        stream = io.TextIOWrapper(io.BytesIO(stdin))
+        monkeypatch.setattr(sys, "stdin", stream)
+        from transduce.cli import app
+
+        with pytest.raises(SystemExit) as stop:
+            app([str(argument) for argument in arguments])
+        sys.stdout.flush()
+        out, err = capfdbinary.readouterr()
+        code = stop.value.code
+        return int(code or 0), out.decode(), err.decode()
+
+    return call
 
 
 @pytest.fixture(scope="session")

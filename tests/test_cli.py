@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import math
 import os
 import subprocess
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from transduce import __version__
-from transduce.cli import app
 from transduce.cli.guard import BROKEN_PIPE
 
-from .conftest import make_folder
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in this process; gives exit code, stdout, stderr."""
-
-    def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
-        stream = io.TextIOWrapper(io.BytesIO(stdin))
-        monkeypatch.setattr(sys, "stdin", stream)
-        with pytest.raises(SystemExit) as stop:
-            app([str(argument) for argument in arguments])
-        sys.stdout.flush()
-        out, err = capfdbinary.readouterr()
-        code = stop.value.code
-        return int(code or 0), out.decode(), err.decode()
-
-    return call
+from .conftest import Run, make_folder
 
 
 def lines_of(text: str) -> list[str]:

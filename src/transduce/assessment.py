@@ -14,6 +14,7 @@ from transduce.data.corpus import Example, open_corpora
 from transduce.errors import DataError, UsageError
 from transduce.evaluation.metrics import Score, compute, group_by_source, metric
 from transduce.evaluation.recognition import UNITS, Errors, recognition_errors
+from transduce.evaluation.summaries import Summaries, judge
 from transduce.output import Output
 from transduce.recipe import METRICS, CorpusOptions, Recipe
 from transduce.runtime import ExportedModel
@@ -51,6 +52,21 @@ class Assessment:
             for score in self.scores
             if score.name in UNITS
         ]
+
+    def summaries(self, recipe: Recipe) -> Summaries | None:
+        """Baselines and facts, where the task is to summarize texts."""
+        if recipe.task != "summarization" or recipe.source.kind != "text":
+            return None
+        return judge(
+            self.sources,
+            self.hypotheses,
+            self.references,
+            metrics=[score.name for score in self.scores],
+            copied=[output.copied for output in self.outputs],
+            source_language=recipe.source.language,
+            target_language=recipe.target.language,
+            bootstrap=recipe.evaluation.bootstrap,
+        )
 
     @property
     def source_lengths(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,12 @@ def read_texts(
         tokens = side.written(text, ids)[:limit]
         sources.append(Source(list(ids[:limit]), tokens, reason))
     return sources
+
+
+def cut_of(reason: str | None) -> tuple[int, int] | None:
+    """Of the reason of an input that was cut: how many tokens it had, and how many were read."""
+    found = re.search(r"input of (\d+) tokens cut to (\d+)", reason or "")
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def read_sounds(side: SpeechSide, sounds: Sequence[Input], limit: int) -> list[Source]:

@@ -351,10 +351,14 @@ METRICS: dict[str, tuple[str, ...]] = {
     "pronunciation": ("g2p_wer", "per"),
     "transduction": ("accuracy", "cer"),
     "recognition": ("wer", "cer"),
-    "summarization": ("chrf",),
+    "summarization": ("rouge1", "rouge2", "rougeL", "rougeLsum"),
 }
 
-_METRIC_NAMES = ("bleu", "chrf", "ter", "moses_bleu", "accuracy", "wer", "cer", "per", "g2p_wer")
+_METRIC_NAMES = (
+    *("bleu", "chrf", "ter", "moses_bleu"),
+    *("accuracy", "wer", "cer", "per", "g2p_wer"),
+    *("rouge1", "rouge2", "rougeL", "rougeLsum"),
+)
 
 
 def known_metrics() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from transduce import __version__
-from transduce.cli import data, exporting, figures, models, speech
+from transduce.cli import data, documents, exporting, figures, models, speech
 
 app = typer.Typer(
     name="transduce",
@@ -23,7 +23,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 figure_app = typer.Typer(
-    help="Draw attention, training curves, or score by length.", no_args_is_help=True
+    help="Draw attention, a source shaded by it, training curves, or score by length.",
+    no_args_is_help=True,
 )
 data_app = typer.Typer(help="List, fetch and check data.", no_args_is_help=True)
 
@@ -59,9 +60,8 @@ app.command("train")(models.train)
 app.command("average")(models.average)
 app.command("shortlist")(models.shortlist)
 app.command("predict", help=_PREDICT)(models.predicting(None))
-for name, hidden in (("translate", False), ("summarize", True)):
-    about = _SAME.format(task=name)
-    app.command(name, hidden=hidden, help=about)(models.predicting(name))
+app.command("translate", help=_SAME.format(task="translate"))(models.predicting("translate"))
+app.command("summarize")(documents.summarize)
 app.command("transcribe")(speech.transcribe)
 app.command("score")(models.score)
 app.command("evaluate")(models.evaluate)
@@ -69,6 +69,7 @@ app.command("inspect")(models.inspect)
 app.command("export")(exporting.export)
 app.add_typer(figure_app, name="figure")
 figure_app.command("attention")(figures.attention)
+figure_app.command("source")(figures.source)
 figure_app.command("curves")(figures.curves)
 figure_app.command("lengths")(figures.lengths)
 app.add_typer(data_app, name="data")

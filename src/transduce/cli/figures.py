@@ -14,6 +14,7 @@ from transduce.cli.arguments import (
     ImageFile,
     Limit,
     Model,
+    Search,
     SourceFile,
     Table,
     TargetFile,
@@ -38,6 +39,31 @@ def attention(
     from transduce.commands.figures import run_attention
 
     run_attention(model, text, output, target=target, beam=beam, device=device)
+
+
+@guarded
+def source(
+    model: Model,
+    text: Annotated[str, typer.Argument(help="The input to decode: a text, or a text file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .html or .png file (default: one of each)."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Attend for this target, not the model's own.")
+    ] = None,
+    beam: Beam = None,
+    search: Search = None,
+    device: Device = "auto",
+) -> None:
+    """Shade a source by attention, and mark the words that were copied from it.
+
+    In HTML, pointing at a word of the output shows where the model looked for it."""
+    from transduce.commands.figures import run_source
+    from transduce.commands.searching import SearchChoice
+
+    choice = SearchChoice({"beam": beam}, search or [])
+    run_source(model, text, output, target=target, search=choice, device=device)
 
 
 @guarded

@@ -22,11 +22,13 @@ from transduce.commands.predict import line_writer, load_any
 from transduce.commands.searching import SearchChoice
 from transduce.commands.showing import console, progress_bar, scores_table, table
 from transduce.errors import DataError, UsageError
-from transduce.evaluation import errors_view
+from transduce.evaluation import errors_view, summaries_view
 from transduce.evaluation.buckets import LengthRow, score_by_length
+from transduce.evaluation.metrics import Score
 from transduce.evaluation.recognition import UNITS, Errors
 from transduce.evaluation.report import ReportRow, write_report
 from transduce.evaluation.significance import Comparison, compare
+from transduce.evaluation.summaries import Summaries
 from transduce.output import json_line
 from transduce.runtime import ExportedModel
 from transduce.transducer import Transducer
@@ -85,13 +87,16 @@ def run_evaluate(
     # In other tasks the kinds of edit say little; there they are shown when asked for.
     wanted = aligned is not None or first.task == "recognition"
     errors = assessment.errors(first.recipe.evaluation.bootstrap) if wanted else []
+    summaries = assessment.summaries(first.recipe)
     if report is not None:
-        _write_report(report, model, first, assessment, comparisons, options, errors)
+        _write_report(report, model, first, assessment, comparisons, options, errors, summaries)
     if json:
-        print(json_line(_as_dict(model, assessment, comparisons, errors)))
+        print(json_line(_as_dict(model, assessment, comparisons, errors, summaries)))
         return
     show(console(), model, assessment, comparisons, against)
     show_errors(console(), errors, aligned or 0)
+    if summaries is not None:
+        show_summaries(console(), assessment.scores, summaries)
     if report is not None:
         console().print(f"report: {report}", markup=False)
 
@@ -172,6 +177,15 @@ def show_errors(out: Console, errors: Sequence[Errors], worst: int) -> None:
             out.print(text, markup=False)
 
 
+def show_summaries(out: Console, scores: Sequence[Score], summaries: Summaries) -> None:
+    """Print the baselines beside the model, then facts of outputs and references."""
+    views = summaries_view.score_rows(scores, summaries), summaries_view.fact_rows(summaries)
+    for head, rows in views:
+        out.print()
+        out.print(table(head, rows, right=range(1, len(head))))
+    out.print(f"\n{summaries_view.rules(summaries)}", markup=False)
+
+
 def _span(comparison: Comparison) -> str:
     return f"{comparison.low:+.2f} to {comparison.high:+.2f}"
 
@@ -181,6 +195,7 @@ def _as_dict(
     assessment: Assessment,
     comparisons: Sequence[Comparison],
     errors: Sequence[Errors],
+    summaries: Summaries | None,
 ) -> dict[str, Any]:
     return {
         "model": model,
@@ -192,6 +207,7 @@ def _as_dict(
         "errors": {
             one.metric: [asdict(row) for row in (one.total, *one.speakers)] for one in errors
         },
+        "summaries": None if summaries is None else summaries.as_dict(),
     }
 
 
@@ -203,6 +219,7 @@ def _write_report(
     comparisons: Sequence[Comparison],
     options: dict[str, Any],
     errors: Sequence[Errors],
+    summaries: Summaries | None,
 ) -> None:
     rows = [
         ReportRow(source, references, output.text)
@@ -224,6 +241,7 @@ def _write_report(
             "search": ", ".join(f"{k} {v}" for k, v in model.search_options(**options)),
         },
         errors=errors,
+        summaries=summaries,
         target_language=model.recipe.target.language,
     )
 

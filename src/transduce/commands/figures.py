@@ -1,4 +1,4 @@
-"""`figure attention|curves|lengths`: PNG files, and attention in the terminal too."""
+"""`figure attention|source|curves|lengths`: PNG files, attention in the terminal and HTML too."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 from transduce.assessment import chosen_corpora, metric_names
 from transduce.commands.evaluate import Chosen, assess_with_bar, lengths_of, trial_for
 from transduce.commands.predict import load_models
+from transduce.commands.searching import SearchChoice
 from transduce.commands.showing import console, table
 from transduce.data.audio.files import parts
+from transduce.data.files import damage, open_bytes
 from transduce.data.speech import SpeechSide
+from transduce.disk import atomic_bytes
 from transduce.errors import FolderError, UsageError
 from transduce.evaluation.figures import (
     Spikes,
@@ -20,8 +23,12 @@ from transduce.evaluation.figures import (
     attention_text,
     curves_png,
     lengths_png,
+    shaded,
+    source_html,
+    source_png,
     speech_png,
 )
+from transduce.evaluation.figures.canvas import FORMATS
 from transduce.folder import FIGURES, METRICS, open_folder
 from transduce.training.report import read_metrics
 
@@ -54,6 +61,60 @@ def run_attention(
         attention_text(out.attention, out.columns, out.rows, width=screen.width), markup=False
     )
     screen.print(f"figure: {path}", markup=False)
+
+
+def run_source(
+    model: str,
+    text: str,
+    output: Path | None,
+    *,
+    target: str | None,
+    search: SearchChoice,
+    device: str,
+) -> None:
+    """Draw a source, or the file that holds it, shaded by attention: as HTML, as PNG, or both."""
+    if output is not None and output.suffix.lower() not in (".html", *FORMATS):
+        kinds = ", ".join((".html", *FORMATS))
+        raise UsageError(f"{output}: a source is drawn as {kinds}")
+    transducer = load_models(model, device, None)
+    if isinstance(transducer.source, SpeechSide):
+        raise UsageError(f"{model}: its sources are recordings; draw one with `figure attention`")
+    name, document = _document_of(text)
+    out = (
+        transducer(document, **search.options(transducer))
+        if target is None
+        else transducer.attend(document, target)
+    )
+    if out.attention is None:
+        raise UsageError(f"nothing to draw: {out.reason or 'the model has no attention'}")
+    drawn = shaded(out.attention, out.columns, out.rows, out.copied)
+    if out.reason:
+        print(f"transduce: {out.reason}", file=sys.stderr)
+    folder = transducer.folders[0] / FIGURES
+    stem = f"source-{_slug(name)}"
+    paths = [output] if output is not None else [folder / f"{stem}{s}" for s in (".html", ".png")]
+    screen = console()
+    screen.print(f"{out.text}   (score {out.score:.3f})", markup=False)
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() == ".html":
+            page = source_html(drawn, out.text or name)
+            atomic_bytes(path, page.encode("utf-8", "replace"))
+        else:
+            source_png(drawn, path)
+        screen.print(f"figure: {path}", markup=False)
+
+
+def _document_of(text: str) -> tuple[str, str | bytes]:
+    """A name, and the document: the file that the text names, if there is one, or else itself."""
+    try:
+        there = Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a zero byte
+        there = False
+    if not there:
+        return text, text
+    with open_bytes(text) as stream, damage(text):
+        return Path(text).stem, stream.read()
 
 
 def _draw_recording(

@@ -48,34 +48,65 @@ def run_predict(
     task: str | None,
 ) -> None:
     """Decode the lines of a file or of standard input, in this process or in `workers`."""
+    check_window(workers, window)
+    with binary_lines(file) as lines:
+        terminal = file == "-" and sys.stdin.isatty()
+        answer_all(
+            lines,
+            partial(
+                load_for, task, model, device, threads or (1 if workers > 1 else None), precision
+            ),
+            search,
+            _json if json else plain_line,
+            output=output,
+            window=window or (1 if terminal and workers == 1 else WINDOW),
+            workers=workers,
+        )
+
+
+def check_window(workers: int, window: int | None) -> None:
+    """UsageError where several workers would have to wait for each other's lines."""
     if workers > 1 and window == 1:
         raise UsageError(
             "--window 1 answers each line before it reads the next, so there is nothing for "
             "several workers; leave out --workers or --window"
         )
-    loader = partial(_load_for, task, model, device, threads, precision)
-    render = _json if json else _plain
-    with binary_lines(file) as lines:
-        terminal = file == "-" and sys.stdin.isatty()
-        window = window or (1 if terminal and workers == 1 else WINDOW)
-        if workers > 1:
-            from transduce.commands.workers import Work, in_workers
-
-            loader = partial(_load_for, task, model, device, threads or 1, precision)
-            answers = in_workers(lines, Work(loader, search, render), workers, window)
-        else:
-            transducer = loader()
-            outputs = transducer.stream(lines, window=window, **search.options(transducer))
-            answers = ((render(n, out), out.reason) for n, out in enumerate(outputs, 1))
-        reasons = Reasons()
-        with line_writer(output, live=window == 1) as write:
-            for number, (line, reason) in enumerate(answers, 1):
-                reasons.tell(number, reason)
-                write(line)
-        reasons.summary()
 
 
-def _load_for(
+def answer_all(
+    inputs: Iterator[bytes],
+    load: Callable[[], Transducer | ExportedModel],
+    search: SearchChoice,
+    render: Callable[[int, Output], str],
+    *,
+    output: Path | None,
+    window: int,
+    workers: int,
+    unit: str | Callable[[int], str] = "line",
+) -> None:
+    """Decode inputs and write a line for each, here or in several processes.
+
+    `render` makes the line of an output given its number, from 1; it and `load` are sent to
+    workers, so they must be functions of a module. `unit` is what reasons on stderr call an input,
+    or gives its name.
+    """
+    if workers > 1:
+        from transduce.commands.workers import Work, in_workers
+
+        answers = in_workers(inputs, Work(load, search, render), workers, window)
+    else:
+        transducer = load()
+        outputs = transducer.stream(inputs, window=window, **search.options(transducer))
+        answers = ((render(n, out), out.reason) for n, out in enumerate(outputs, 1))
+    reasons = Reasons(unit if isinstance(unit, str) else "document")
+    with line_writer(output, live=window == 1) as write:
+        for number, (line, reason) in enumerate(answers, 1):
+            reasons.tell(number if isinstance(unit, str) else unit(number), reason)
+            write(line)
+    reasons.summary()
+
+
+def load_for(
     task: str | None, model: str, device: str, threads: int | None, precision: str | None
 ) -> Transducer | ExportedModel:
     """The model; UsageError if the name it is called by is for other tasks."""
@@ -281,7 +312,7 @@ def _json(number: int, out: Output) -> str:
     return json_line({"line": number, **out.as_dict()})
 
 
-def _plain(number: int, out: Output) -> str:
+def plain_line(number: int, out: Output) -> str:
     return "\t".join(other.text for other in out.n_best) if out.n_best else out.text
 
 

@@ -234,7 +234,7 @@ def json_rows(layout: Layout) -> Iterator[tuple[int, Any, list[str] | None]]:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{name}:{number}: not JSON: {error}") from None
         where = f"{name}:{number}"
-        texts = [_text(_field(row, layout.source, where), layout.source, where)]
+        texts = [field_of(row, layout.source, where)]
         for key in (layout.target, *layout.more):
             value = _field(row, key, where)
             if value is None and len(texts) > 1:
@@ -244,6 +244,14 @@ def json_rows(layout: Layout) -> Iterator[tuple[int, Any, list[str] | None]]:
         yield number, row, texts
     if not number:
         raise DataError(f"{name} is empty")
+
+
+def field_of(row: Any, wanted: str, where: str) -> str:
+    """The text of a field of one JSON object; `a.b` is field b of the object in field a.
+
+    Errors: DataError, beginning with `where`, if it is not there or is no text.
+    """
+    return _text(_field(row, wanted, where), wanted, where)
 
 
 def _field(row: Any, wanted: str, where: str) -> Any:

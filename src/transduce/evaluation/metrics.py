@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from transduce.errors import DataError, UsageError
 from transduce.evaluation.edits import ErrorRate, ExactMatch, characters, symbols, words
 from transduce.evaluation.resampling import bootstrap_weights, interval
+from transduce.evaluation.rouge import Rouge
 from transduce.evaluation.sacre import Array, Bleu, ChrF, MosesBleu, Scorer, Ter
 
 SEED = 12345  # sacreBLEU's
@@ -44,6 +45,11 @@ def _table(*metrics: Metric) -> Mapping[str, Metric]:
     return MappingProxyType({metric.name: metric for metric in metrics})
 
 
+def _rouge(kind: str) -> Metric:
+    label = f"ROUGE-{kind.removeprefix('rouge')}"
+    return Metric(kind, label, True, lambda language: Rouge(kind, language), ("target_language",))
+
+
 METRICS: Mapping[str, Metric] = _table(
     Metric("bleu", "BLEU", True, Bleu, ("target_language",)),
     Metric("chrf", "chrF2", True, ChrF),
@@ -54,6 +60,7 @@ METRICS: Mapping[str, Metric] = _table(
     Metric("cer", "CER %", False, lambda _: ErrorRate("character", characters)),
     Metric("per", "PER %", False, lambda _: ErrorRate("phone", symbols)),
     Metric("g2p_wer", "word errors %", False, lambda _: ExactMatch("word", symbols, errors=True)),
+    *(_rouge(kind) for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum")),
 )
 
 

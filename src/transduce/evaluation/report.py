@@ -19,6 +19,7 @@ from transduce.evaluation.buckets import LengthRow
 from transduce.evaluation.metrics import Score, measure
 from transduce.evaluation.recognition import Errors
 from transduce.evaluation.significance import Comparison
+from transduce.evaluation.summaries import Summaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Report:
     details: Mapping[str, str]
     sentence_label: str
     errors: Sequence[Errors] = ()
+    summaries: Summaries | None = None
 
 
 def write_report(
@@ -70,13 +72,15 @@ def write_report(
     comparisons: Sequence[Comparison] = (),
     details: Mapping[str, str] | None = None,
     errors: Sequence[Errors] = (),
+    summaries: Summaries | None = None,
     target_language: str | None = None,
 ) -> Path:
     """Write a report as .html or .md, whichever the suffix of `path` says.
 
     `examples` is how many best, worst and random rows to show; `seed` chooses the random ones;
     `details` are further facts for the head (data, model, command), `errors` those of recognition
-    aligned with their references. Errors: UsageError for another suffix or without scores.
+    aligned with their references, `summaries` baselines and facts of summaries. Errors: UsageError
+    for another suffix or without scores.
     """
     path = Path(path)
     if path.suffix.lower() not in (".html", ".md"):
@@ -93,6 +97,7 @@ def write_report(
         details=details or {},
         sentence_label=scores[0].label,
         errors=errors,
+        summaries=summaries,
     )
     form = report_html if path.suffix.lower() == ".html" else report_markdown
     atomic_bytes(path, form.render(report).encode("utf-8", errors="replace"))

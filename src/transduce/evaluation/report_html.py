@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 from html import escape
 from typing import TYPE_CHECKING
 
-from transduce.evaluation import errors_view
+from transduce.evaluation import errors_view, summaries_view
 
 if TYPE_CHECKING:
     from transduce.evaluation.report import Report, ReportRow, Section
@@ -45,6 +45,7 @@ def render(report: Report) -> str:
         *(f'<p class="quiet">{escape(k)}: {escape(v)}</p>' for k, v in report.details.items()),
         _scores(report),
         _comparisons(report),
+        summaries_view.html(report.scores, report.summaries) if report.summaries else "",
         _by_length(report),
         *(errors_view.html(errors) for errors in report.errors),
         *(_section(section, report.sentence_label) for section in report.sections),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from transduce.evaluation import errors_view
+from transduce.evaluation import errors_view, summaries_view
 
 if TYPE_CHECKING:
     from transduce.evaluation.report import Report, ReportRow, Section
@@ -18,6 +18,8 @@ def render(report: Report) -> str:
     parts += ["", *_scores(report)]
     if report.comparisons:
         parts += ["", "## Comparison", "", *_comparisons(report)]
+    if report.summaries is not None:
+        parts += ["", *summaries_view.markdown(report.scores, report.summaries)]
     if report.by_length:
         parts += ["", "## By source length", "", *_by_length(report)]
     for errors in report.errors:

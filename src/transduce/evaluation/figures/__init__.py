@@ -1,4 +1,4 @@
-"""Figures: attention, one utterance of speech, training curves, and score by source length."""
+"""Figures: attention, sources shaded by it, speech, training curves, and score by source length."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from transduce.evaluation.figures.charts import (
     lengths_figure,
     lengths_png,
 )
+from transduce.evaluation.figures.source import Shaded, shaded, source_figure, source_png
+from transduce.evaluation.figures.source_html import source_html
 from transduce.evaluation.figures.speech import Spikes, speech_figure, speech_png
 from transduce.evaluation.figures.terminal import attention_text
 
 __all__ = [
+    "Shaded",
     "Spikes",
     "attention_figure",
     "attention_png",
@@ -21,6 +24,10 @@ __all__ = [
     "curves_png",
     "lengths_figure",
     "lengths_png",
+    "shaded",
+    "source_figure",
+    "source_html",
+    "source_png",
     "speech_figure",
     "speech_png",
 ]
