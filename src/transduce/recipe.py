@@ -24,6 +24,7 @@ from transduce.recipe_model import (  # noqa: F401  # asked for here by their us
     SubsamplingOptions,
     TransducerOptions,
 )
+from transduce.recipe_search import SearchOptions
 from transduce.recipe_speech import SpeechOptions
 
 # --------------------------------------------------------------------------------------- data
@@ -169,45 +170,7 @@ class TrainingOptions(Options):
         return self
 
 
-# ----------------------------------------------------------------------- search and evaluation
-
-
-class SearchOptions(Options):
-    """Decoding. Score of a hypothesis: log-probability / length normalisation.
-
-    average: divided by length ** length_penalty; gnmt: divided by
-    ((5 + length) / 6) ** length_penalty (1609.08144, section 7); length counts the end symbol.
-    """
-
-    beam: Annotated[int, Field(ge=1, le=1000)] = 5  # hypotheses kept at each step; 1 is greedy
-    n_best: Positive = 1  # hypotheses returned
-    normalization: Literal["average", "gnmt"] = "average"  # by length, as above
-    length_penalty: Annotated[float, Field(ge=0.0)] = 1.0  # higher favours longer targets
-    # a target may have max_ratio x source + max_extra tokens
-    max_ratio: Annotated[float, Field(gt=0.0)] = 2.0
-    max_extra: Annotated[int, Field(ge=0)] = 10  # see max_ratio
-    min_ratio: Annotated[float, Field(ge=0.0)] = 0.0  # and has at least min_ratio x source tokens
-    # say of the model's CTC head beside its decoder (1609.06773); 1: CTC alone, which length
-    # normalisation and the limits of length do not concern
-    ctc_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    # candidates of each source token to choose among, once `transduce shortlist` made them; 0: all
-    shortlist: Annotated[int, Field(ge=0)] = 0
-    times: bool = False  # of speech: also tell when each token is heard, by the model's CTC head
-    replace_unknown: bool = False  # unknown target words become the source word attended most
-    # padded source positions x beam decoded together, roughly; by default 60000 for speech
-    batch_tokens: Positive = 4000
-    # longer inputs are cut to so many tokens, and the output says so; for speech frames, and by
-    # default 6000 of them
-    max_source: Positive = 1000
-    refill: bool = False  # sentences of a file take over the slots of finished ones at once
-
-    @model_validator(mode="after")
-    def _n_best_fits(self) -> SearchOptions:
-        if self.n_best > self.beam:
-            raise ValueError(f"n_best {self.n_best} is more than beam {self.beam}")
-        if self.ctc_weight and self.shortlist:
-            raise ValueError("`ctc_weight` and `shortlist` do not go together; set one to 0")
-        return self
+# ----------------------------------------------------------------------------------- evaluation
 
 
 class EvaluationOptions(Options):

@@ -41,7 +41,7 @@ from transduce.runtime.network import Network
 from transduce.runtime.options import SEARCH_NAMES, search_options
 
 _WRITTEN = (*sorted(FILES), MANIFEST)
-_SCHEMA = ("type", "enum", "minimum", "maximum", "exclusiveMinimum")
+_SCHEMA = ("type", "anyOf", "enum", "minimum", "maximum", "exclusiveMinimum")
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "number": (int, float),
     "boolean": (bool,),
     "string": (str,),
+    "null": (type(None),),
 }
 _NAMES = {
     "integer": "an integer",
     "number": "a number",
     "boolean": "true or false",
     "string": "a text",
+    "null": "null",
 }
 
 
@@ -43,6 +45,9 @@ class Search:
     replace_unknown: bool
     batch_tokens: int
     max_source: int
+    # Folders that were exported before there were these do not have them.
+    min_length: int | None = None
+    max_length: int | None = None
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Names and values, as iterating over the recipe's section gives them."""
@@ -73,17 +78,24 @@ def search_options(
         raise UsageError(
             f"{where}: `search`: n_best {search.n_best} is more than beam {search.beam}"
         )
+    if search.max_length is not None and (search.min_length or 0) > search.max_length:
+        raise UsageError(
+            f"{where}: `search`: min_length {search.min_length} is more than max_length "
+            f"{search.max_length}"
+        )
     return search
 
 
 def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
+    if "anyOf" in schema:
+        return any(_fits(value, choice) for choice in schema["anyOf"])
     if "enum" in schema:
         return value in schema["enum"]
     types = _TYPES[schema["type"]]
     # True is an int to Python, and no number of hypotheses.
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         return False
-    if isinstance(value, (bool, str)):
+    if value is None or isinstance(value, (bool, str)):
         return True
     if isinstance(value, float) and not math.isfinite(value):
         return False
@@ -95,6 +107,8 @@ def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def _described(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(map(_described, schema["anyOf"]))
     if "enum" in schema:
         return " or ".join(f"`{choice}`" for choice in schema["enum"])
     bounds = [
