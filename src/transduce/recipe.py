@@ -30,9 +30,13 @@ from transduce.recipe_speech import SpeechOptions
 # --------------------------------------------------------------------------------------- data
 
 
+_NEEDS_BOTH = "a corpus needs `name` (catalogue), or `source` and `target`"
+_TABLE_NEEDS_BOTH = "a table needs both `source` and `target`, its columns, or neither"
+
+
 class CorpusOptions(Options):
     """One corpus: two line-aligned files, or a table with columns, or a catalogue name; of
-    recordings, also a folder in Kaldi's manner.
+    recordings, also a folder in Kaldi's manner. For task `language`, `target` alone.
 
     Any file of text may end in .gz, .xz or .zst. Paths are relative to the recipe's own folder;
     those of recordings in a table to the table's folder. A table without `source` and `target` has
@@ -55,12 +59,16 @@ class CorpusOptions(Options):
             )
         if self.kaldi is not None and files:
             raise ValueError("a corpus has either `kaldi` or `source`, `target`, `table`, not both")
-        both = self.source and self.target
-        if self.name is None and self.kaldi is None and not both and not self.table:
-            raise ValueError("a corpus needs `name` (catalogue), or `source` and `target`")
-        if self.table is not None and bool(self.source) != bool(self.target):
-            raise ValueError("a table needs both `source` and `target`, its columns, or neither")
+        if self.name is None and self.kaldi is None and not self.target and not self.table:
+            raise ValueError(_NEEDS_BOTH)
+        if self.table is not None and self.source and not self.target:
+            raise ValueError(_TABLE_NEEDS_BOTH)
         return self
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether it has targets and no sources, which is enough for language models."""
+        return self.target is not None and self.source is None
 
 
 class DataOptions(Options):
@@ -96,6 +104,8 @@ class TextOptions(Options):
     lowercase: bool = False  # lower-case everything
     normalize: Literal["none", "nfc", "nfkc", "punctuation"] = "nfc"  # punctuation: Moses rules
     tokenizer: TokenizerOptions = TokenizerOptions()  # how text is cut
+    # target only: the model folder whose target tokenizer is taken, in place of one that is learnt
+    like: str | None = None
 
 
 # ----------------------------------------------------------------------------------- training
@@ -183,7 +193,7 @@ class EvaluationOptions(Options):
         return names if names is None else [check_metric(name) for name in names]
 
 
-Task = Literal["translation", "pronunciation", "transduction", "recognition"]
+Task = Literal["translation", "pronunciation", "transduction", "recognition", "language"]
 
 # Defaults that are too small for speech, where a second is a hundred frames.
 _SPEECH: dict[str, dict[str, int]] = {
@@ -191,6 +201,11 @@ _SPEECH: dict[str, dict[str, int]] = {
     "training": {"batch_tokens": 20_000},
     "search": {"batch_tokens": 60_000, "max_source": 6000},
 }
+
+
+# What reads the one symbol that stands for the source of a language model: its output, always the
+# same, makes the decoder's first state a learnt one.
+_NO_ENCODER = EncoderOptions(kind="rnn", size=2, bidirectional=False, dropout=0.0)
 
 
 def _kind(source: Any) -> str | None:
@@ -229,6 +244,37 @@ class Recipe(Options):
                 self.__dict__[name] = section.model_copy(update=new)
         return self
 
+    @property
+    def source_kind(self) -> Literal["text", "speech", "none"]:
+        """What the examples' sources are; none for language models, which have only targets."""
+        return "none" if self.task == "language" else self.source.kind
+
+    @model_validator(mode="after")
+    def _sides_are_there(self) -> Recipe:
+        for corpus in (*self.data.train, *self.data.valid, *self.data.test):
+            if corpus.one_sided and self.task != "language":
+                raise ValueError(_NEEDS_BOTH if corpus.table is None else _TABLE_NEEDS_BOTH)
+        return self
+
+    @model_validator(mode="after")
+    def _language_model(self) -> Recipe:
+        if self.task != "language":
+            return self
+        given = {name: getattr(self.model, name) for name in self.model.model_fields_set}
+        attention = self.model.decoder.attention
+        if "attention" in self.model.decoder.model_fields_set and attention.kind != "none":
+            raise ValueError("a language model has nothing to attend to: leave out attention")
+        if given.get("encoder", _NO_ENCODER) != _NO_ENCODER:
+            raise ValueError("a language model has no encoder: leave out model.encoder")
+        if not self.model.has_decoder or self.model.ctc.weight:
+            raise ValueError("a language model is a decoder alone: no ctc, no transducer")
+        decoder = self.model.decoder.model_copy(update={"attention": AttentionOptions(kind="none")})
+        new = {"encoder": _NO_ENCODER, "decoder": decoder}
+        # Frozen for everyone else: this is still part of making it.
+        self.__dict__["model"] = self.model.model_copy(update=new)
+        self.__dict__["source"] = TextOptions(tokenizer=TokenizerOptions(kind="words", size=8))
+        return self
+
     @model_validator(mode="after")
     def _passes_can_agree(self) -> Recipe:
         if self.training.consistency and not self.model.has_decoder:
@@ -257,6 +303,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "pronunciation": ("g2p_wer", "per"),
     "transduction": ("accuracy", "cer"),
     "recognition": ("wer", "cer"),
+    "language": (),  # the loss decides
 }
 
 _METRIC_NAMES = ("bleu", "chrf", "ter", "moses_bleu", "accuracy", "wer", "cer", "per", "g2p_wer")

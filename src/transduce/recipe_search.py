@@ -37,6 +37,10 @@ class SearchOptions(Options):
     # say of the model's CTC head beside its decoder (1609.06773); 1: CTC alone, which length
     # normalisation and the limits of length do not concern
     ctc_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    # folder of a language model (task `language`) with this model's target vocabulary, which has a
+    # say in what is written: log p + language_weight x log p of the language model
+    language_model: str | None = None
+    language_weight: Annotated[float, Field(ge=0.0)] = 0.3  # see language_model; 0: none
     # candidates of each source token to choose among, once `transduce shortlist` made them; 0: all
     shortlist: Annotated[int, Field(ge=0)] = 0
     times: bool = False  # of speech: also tell when each token is heard, by the model's CTC head

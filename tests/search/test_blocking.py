@@ -87,8 +87,8 @@ def test_a_wide_beam_ranks_by_coverage_too(kind, penalty, normalization, padded)
         expected = exhaustive(toy, source, options)[:20]
         assert [h.ids for h in found] == [ids for ids, _ in expected]
         assert [h.score for h in found] == pytest.approx([score for _, score in expected], 1e-5)
-        plain = options.model_copy(update={"coverage_penalty": 0.0})
-        assert exhaustive(toy, source, plain)[0][1] > expected[0][1]
+        plain = exhaustive(toy, source, options.model_copy(update={"coverage_penalty": 0.0}))
+        assert sum(score for _, score in plain[:20]) > sum(score for _, score in expected)
 
 
 @pytest.mark.parametrize(("ngrams", "repeats"), RULES)

@@ -64,7 +64,7 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
 
     Errors: DataError and UsageError as from the corpora; FolderError when the disk is full.
     """
-    kind = recipe.source.kind
+    kind = recipe.source_kind
     corpora, valid = open_corpora(recipe.data.train, kind), open_corpora(recipe.data.valid, kind)
     if resumed:
         source, target = load_sides(folder, recipe)

@@ -17,6 +17,7 @@ from transduce.search.ctc.alone import ctc_search
 from transduce.search.ctc.joint import CtcModel, Joint
 from transduce.search.greedy import greedy_search
 from transduce.search.interface import SearchModel, has_decoder
+from transduce.search.language import Fused
 from transduce.search.rnn_transducer import TransducerModel, transducer_search
 
 NOTHING_HEARD = "nothing to write was found in it"
@@ -54,17 +55,20 @@ def is_transducer(model: SearchModel) -> bool:
 
 
 def as_asked(model: SearchModel, options: SearchOptions) -> SearchModel:
-    """The model to search step by step: itself, or views of it in which its CTC head has its say
-    and repetitions are ruled out."""
+    """The model to search step by step: itself, or views of it in which its CTC head and the
+    language model beside it (`Advised`) have their say, and repetitions are ruled out."""
+    language = getattr(model, "language", None)
     if options.ctc_weight:
         model = Joint(with_head(model, options), options.ctc_weight)
+    if language is not None and options.language_weight:
+        model = Fused(model, language, options.language_weight)
     if options.block_ngrams or options.block_repeats:
         model = Blocked(model, options.block_ngrams, options.block_repeats)
     return model
 
 
 # Options that only a search step by step, token after token, can follow.
-_BY_STEP = ("block_ngrams", "block_repeats", "coverage_penalty", "min_length")
+_BY_STEP = ("block_ngrams", "block_repeats", "coverage_penalty", "min_length", "language_model")
 
 
 def _refuse(options: SearchOptions, names: Iterable[str], by: str) -> None:
