@@ -64,7 +64,7 @@ def test_with_weight_enough_it_says_everything(folders) -> None:
 
 
 def test_what_does_not_fit_is_said(folders, tmp_path) -> None:
-    folder, lm = folders
+    folder, _lm = folders
     model = transduce.load(folder, device="cpu")
     with pytest.raises(UsageError, match="was trained for pronunciation"):
         model("cat", language_model=str(folder))

@@ -103,7 +103,9 @@ def test_greedy_search_takes_the_best_word_that_is_left(ngrams, repeats, padded)
         toy = Toy(seed, temperature=0.5)
         toy.table[:, EOS] -= 2.0
         toy.table = toy.table.log_softmax(dim=1)
-        for source, (found,) in zip(SOURCES, asked(toy, options, padded, greedy_search)):
+        for source, (found,) in zip(
+            SOURCES, asked(toy, options, padded, greedy_search), strict=True
+        ):
             ids: tuple[int, ...] = ()
             while len(ids) < max_tokens(len(source), options):
                 row = toy.table[toy.after(source, ids)].tolist()

@@ -11,7 +11,7 @@ from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
 from transduce.search.batching import evaluating, fitting, in_batches, in_windows, positions
 from transduce.search.beam import BEAM
-from transduce.search.ctc.choosing import by_step, explained, search, as_asked
+from transduce.search.ctc.choosing import as_asked, by_step, explained, search
 from transduce.search.forced import Forced, force_score, force_stream
 from transduce.search.greedy import GREEDY
 from transduce.search.interface import SearchModel
