@@ -24,6 +24,7 @@ from transduce.recipe_model import (  # noqa: F401  # asked for here by their us
     SubsamplingOptions,
     TransducerOptions,
 )
+from transduce.recipe_search import SearchOptions
 from transduce.recipe_speech import SpeechOptions
 from transduce.recipe_text import (  # noqa: F401
     CleaningOptions,
@@ -36,9 +37,13 @@ from transduce.recipe_text import (  # noqa: F401
 # --------------------------------------------------------------------------------------- data
 
 
+_NEEDS_BOTH = "a corpus needs `name` (catalogue), or `source` and `target`"
+_TABLE_NEEDS_BOTH = "a table needs both `source` and `target`, its columns, or neither"
+
+
 class CorpusOptions(Options):
     """One corpus: two line-aligned files, or a table with columns, or a catalogue name; of
-    recordings, also a folder in Kaldi's manner.
+    recordings, also a folder in Kaldi's manner. For task `language`, `target` alone.
 
     Any file of text may end in .gz, .xz or .zst. Paths are relative to the recipe's own folder;
     those of recordings in a table to the table's folder. A table without `source` and `target` has
@@ -70,12 +75,17 @@ class CorpusOptions(Options):
             )
         if self.kaldi is not None and files:
             raise ValueError("a corpus has either `kaldi` or `source`, `target`, `table`, not both")
-        both = self.source and (self.target or self.objective != "pairs")
-        if self.name is None and self.kaldi is None and not both and not self.table:
-            raise ValueError("a corpus needs `name` (catalogue), or `source` and `target`")
-        if self.table is not None and bool(self.source) != bool(both):
-            raise ValueError("a table needs both `source` and `target`, its columns, or neither")
+        either = self.target or (self.source and self.objective != "pairs")
+        if self.name is None and self.kaldi is None and not either and not self.table:
+            raise ValueError(_NEEDS_BOTH)
+        if self.table is not None and self.source and not either:
+            raise ValueError(_TABLE_NEEDS_BOTH)
         return self
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether it has targets and no sources, which is enough for language models."""
+        return self.target is not None and self.source is None
 
 
 class DataOptions(Options):
@@ -169,47 +179,7 @@ class TrainingOptions(Options):
         return self
 
 
-# ----------------------------------------------------------------------- search and evaluation
-
-
-class SearchOptions(Options):
-    """Decoding. Score of a hypothesis: log-probability / length normalisation.
-
-    average: divided by length ** length_penalty; gnmt: divided by
-    ((5 + length) / 6) ** length_penalty (1609.08144, section 7); length counts the end symbol.
-    """
-
-    beam: Annotated[int, Field(ge=1, le=1000)] = 5  # hypotheses kept at each step; 1 is greedy
-    n_best: Positive = 1  # hypotheses returned
-    # how long the target is to be, of a model with source.length_control; null: medium
-    length: Literal["short", "medium", "long"] | None = None
-    normalization: Literal["average", "gnmt"] = "average"  # by length, as above
-    length_penalty: Annotated[float, Field(ge=0.0)] = 1.0  # higher favours longer targets
-    # a target may have max_ratio x source + max_extra tokens
-    max_ratio: Annotated[float, Field(gt=0.0)] = 2.0
-    max_extra: Annotated[int, Field(ge=0)] = 10  # see max_ratio
-    min_ratio: Annotated[float, Field(ge=0.0)] = 0.0  # and has at least min_ratio x source tokens
-    # say of the model's CTC head beside its decoder (1609.06773); 1: CTC alone, which length
-    # normalisation and the limits of length do not concern
-    ctc_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    # candidates of each source token to choose among, once `transduce shortlist` made them; 0: all
-    shortlist: Annotated[int, Field(ge=0)] = 0
-    times: bool = False  # of speech: also tell when each token is heard, by the model's CTC head
-    replace_unknown: bool = False  # unknown target words become the source word attended most
-    # padded source positions x beam decoded together, roughly; by default 60000 for speech
-    batch_tokens: Positive = 4000
-    # longer inputs are cut to so many tokens, and the output says so; for speech frames, and by
-    # default 6000 of them
-    max_source: Positive = 1000
-    refill: bool = False  # sentences of a file take over the slots of finished ones at once
-
-    @model_validator(mode="after")
-    def _n_best_fits(self) -> SearchOptions:
-        if self.n_best > self.beam:
-            raise ValueError(f"n_best {self.n_best} is more than beam {self.beam}")
-        if self.ctc_weight and self.shortlist:
-            raise ValueError("`ctc_weight` and `shortlist` do not go together; set one to 0")
-        return self
+# ----------------------------------------------------------------------------------- evaluation
 
 
 class EvaluationOptions(Options):
@@ -222,7 +192,9 @@ class EvaluationOptions(Options):
         return names if names is None else [check_metric(name) for name in names]
 
 
-Task = Literal["translation", "pronunciation", "transduction", "recognition", "summarization"]
+Task = Literal[
+    "translation", "pronunciation", "transduction", "recognition", "summarization", "language"
+]
 
 # Defaults that are too small for speech, where a second is a hundred frames.
 _SPEECH: dict[str, dict[str, int]] = {
@@ -230,6 +202,11 @@ _SPEECH: dict[str, dict[str, int]] = {
     "training": {"batch_tokens": 20_000},
     "search": {"batch_tokens": 60_000, "max_source": 6000},
 }
+
+
+# What reads the one symbol that stands for the source of a language model: its output, always the
+# same, makes the decoder's first state a learnt one.
+_NO_ENCODER = EncoderOptions(kind="rnn", size=2, bidirectional=False, dropout=0.0)
 
 
 def _kind(source: Any) -> str | None:
@@ -266,6 +243,37 @@ class Recipe(Options):
                 new = {k: v for k, v in defaults.items() if k not in section.model_fields_set}
                 # Frozen for everyone else: this is still part of making it.
                 self.__dict__[name] = section.model_copy(update=new)
+        return self
+
+    @property
+    def source_kind(self) -> Literal["text", "speech", "none"]:
+        """What the examples' sources are; none for language models, which have only targets."""
+        return "none" if self.task == "language" else self.source.kind
+
+    @model_validator(mode="after")
+    def _sides_are_there(self) -> Recipe:
+        for corpus in (*self.data.train, *self.data.valid, *self.data.test):
+            if corpus.one_sided and self.task != "language":
+                raise ValueError(_NEEDS_BOTH if corpus.table is None else _TABLE_NEEDS_BOTH)
+        return self
+
+    @model_validator(mode="after")
+    def _language_model(self) -> Recipe:
+        if self.task != "language":
+            return self
+        given = {name: getattr(self.model, name) for name in self.model.model_fields_set}
+        attention = self.model.decoder.attention
+        if "attention" in self.model.decoder.model_fields_set and attention.kind != "none":
+            raise ValueError("a language model has nothing to attend to: leave out attention")
+        if given.get("encoder", _NO_ENCODER) != _NO_ENCODER:
+            raise ValueError("a language model has no encoder: leave out model.encoder")
+        if not self.model.has_decoder or self.model.ctc.weight:
+            raise ValueError("a language model is a decoder alone: no ctc, no transducer")
+        decoder = self.model.decoder.model_copy(update={"attention": AttentionOptions(kind="none")})
+        new = {"encoder": _NO_ENCODER, "decoder": decoder}
+        # Frozen for everyone else: this is still part of making it.
+        self.__dict__["model"] = self.model.model_copy(update=new)
+        self.__dict__["source"] = TextOptions(tokenizer=TokenizerOptions(kind="words", size=8))
         return self
 
     @model_validator(mode="after")
@@ -352,6 +360,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "transduction": ("accuracy", "cer"),
     "recognition": ("wer", "cer"),
     "summarization": ("rouge1", "rouge2", "rougeL", "rougeLsum"),
+    "language": (),  # the loss decides
 }
 
 _METRIC_NAMES = (

@@ -53,6 +53,8 @@ class TextOptions(Options):
     # the thirds of the training targets, and search.length chooses
     length_control: bool = False
     tokenizer: TokenizerOptions = TokenizerOptions()  # how text is cut
+    # target only: the model folder whose target tokenizer is taken, in place of one that is learnt
+    like: str | None = None
 
     @field_validator("symbols")
     @classmethod

@@ -13,6 +13,7 @@ import torch
 from transduce.answering import Answering, Options, each, failed
 from transduce.data.batch import collate_source
 from transduce.data.copying import CopySource, codes_of
+from transduce.data.corpus import NO_SOURCE
 from transduce.data.lengths import check_length
 from transduce.data.sides import SourceSide, bins_of, load_sides
 from transduce.data.speech import SpeechSide
@@ -49,6 +50,7 @@ from transduce.search.decode import decode
 from transduce.search.ensemble import Ensemble
 from transduce.search.forced import Forced, force_score
 from transduce.search.interface import SearchModel
+from transduce.search.language import Advised, Language
 
 
 def load(
@@ -113,6 +115,7 @@ class Transducer(Answering[SearchOptions]):
         self.precision = precision
         self.parameters = parameters  # weights, those shared by several layers counted once
         self.shortlist = shortlist
+        self._languages: dict[str, Language] = {}  # by folder
         self._views: dict[int, Shortlisted] = {}  # by how many candidates a source token has
         self.folders = list(folders)
 
@@ -173,6 +176,35 @@ class Transducer(Answering[SearchOptions]):
         return timed(cast(CtcModel, self.model), ids, found, device=self.device)
 
     def _searched(self, options: SearchOptions) -> SearchModel:
+        """The model, or a view of it that chooses among shortlists or has a language model beside
+        it."""
+        model = self._shortlisted(options)
+        if options.language_model is None or not options.language_weight:
+            return model
+        return cast(SearchModel, Advised(model, self._language(options.language_model)))
+
+    def _language(self, folder: str) -> Language:
+        """The language model of a folder. Errors: FolderError; UsageError when it does not fit."""
+        if folder not in self._languages:
+            opened, own = open_folder(folder), open_folder(self.folders[0])
+            if opened.recipe.task != "language":
+                raise UsageError(
+                    f"search.language_model: {folder} was trained for {opened.recipe.task}; a "
+                    "language model is trained with `task: language`"
+                )
+            if _vocabulary(opened, "target") != _vocabulary(own, "target"):
+                raise UsageError(
+                    f"search.language_model: {folder} has another target vocabulary than "
+                    f"{own.path}; train it with `target.like: {own.path}`"
+                )
+            source, target = _sides(opened)
+            model = _model(opened, source, target, self.device)
+            model = pack(model, self.precision.precision)
+            prompt = cast(TextSide, source).encode(NO_SOURCE)
+            self._languages[folder] = Language(model, prompt)
+        return self._languages[folder]
+
+    def _shortlisted(self, options: SearchOptions) -> SearchModel:
         """The model, or a view of it that chooses among shortlists."""
         if not options.shortlist:
             return self.model

@@ -138,7 +138,12 @@ def test_among_a_shortlist(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"attention": {"kind": "none"}}, "bf16", 3, SIZE),
         ({"readout": "maxout"}, "bf16", 3, SIZE),
         ({"layer_norm": True}, "bf16", 3, SIZE),
-        ({"attention": {"kind": "additive", "coverage": True}, "feeding": "input"}, "bf16", 3, SIZE),
+        (
+            {"attention": {"kind": "additive", "coverage": True}, "feeding": "input"},
+            "bf16",
+            3,
+            SIZE,
+        ),
         ({}, "bf16", 9, SIZE),
         ({}, "bf16", 5, 7),
     ],

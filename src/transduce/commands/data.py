@@ -70,7 +70,7 @@ def _opened(
             raise UsageError(f"{name}: there is no such recipe")
         recipe = load_recipe(Path(name))
         data = recipe.data
-        return open_corpora([*data.train, *data.valid, *data.test], recipe.source.kind)
+        return open_corpora([*data.train, *data.valid, *data.test], recipe.source_kind)
     corpora = chosen_corpora(name, source, target, table_file)
     if not corpora:
         raise UsageError("say what to check: a recipe, a catalogue name, or --source and --target")

@@ -103,6 +103,8 @@ def run_evaluate(
 
 def trial_for(model: Model, corpora: list[Any], limit: int | None) -> Trial:
     """The examples chosen on the command line, or else those the recipe names for testing."""
+    if model.task == "language":
+        raise UsageError("a language model answers nothing; `transduce score` tells its perplexity")
     # One word of a dictionary may have several right pronunciations, any of which will do.
     group = model.task == "pronunciation"
     if corpora:

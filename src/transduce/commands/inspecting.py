@@ -84,7 +84,7 @@ def data_counts(recipe: Recipe) -> dict[str, dict[str, int | str]]:
         for options in getattr(recipe.data, split):
             name = options.name or options.table or str(options.source)
             try:
-                (corpus,) = open_corpora([options], recipe.source.kind)
+                (corpus,) = open_corpora([options], recipe.source_kind)
                 counts[split][name] = sum(1 for _ in corpus)
             except TransduceError as error:
                 counts[split][name] = str(error)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from transduce.commands.searching import SearchChoice
+from transduce.data.corpus import NO_SOURCE
 from transduce.data.files import damage, open_bytes
 from transduce.disk import atomic_write
 from transduce.errors import UsageError
@@ -127,16 +130,27 @@ def run_score(
     device: str,
     precision: str | None,
 ) -> None:
-    """Score the pairs of two files, or of lines of source, tab, target."""
+    """Score the pairs of two files, or of lines of source, tab, target; by a language model, the
+    lines of one file, with their perplexity on stderr."""
     if (source is None) != (target is None):
         raise UsageError("give both --source and --target, or a file of source, tab, target")
     transducer = load_models(model, device, None, precision or "fp32")
-    with _pairs_of(file, source, target) as (sources, targets), line_writer(output) as write:
+    alone = transducer.task == "language"
+    if alone and source is not None:
+        raise UsageError("a language model scores lines of one file; leave out --source, --target")
+    pairs = _lines_of(file) if alone else _pairs_of(file, source, target)
+    with pairs as (sources, targets), line_writer(output) as write:
         reasons = Reasons()
+        total, tokens = 0.0, 0
         for number, scored in enumerate(transducer.score(sources, targets), 1):
             reasons.tell(number, scored.reason)
             write(json_line({"line": number, **scored.as_dict()}) if json else _number(scored))
+            if scored.token_scores:
+                total, tokens = total + scored.log_prob, tokens + len(scored.token_scores)
         reasons.summary()
+        if alone and tokens:
+            mean = math.exp(min(-total / tokens, 80.0))
+            print(f"perplexity {mean:.2f} of {tokens:,} tokens, ends included", file=sys.stderr)
 
 
 def load_any(
@@ -223,6 +237,14 @@ def _pairs_of(
     with binary_lines(file) as lines:
         split = _Split(lines)
         yield split.side(0), split.side(1)
+
+
+@contextmanager
+def _lines_of(file: str) -> Iterator[tuple[Iterable[str], Iterable[bytes]]]:
+    """The lines of a file, each after what stands for no source."""
+    with binary_lines(file) as lines:
+        one, other = tee(lines)
+        yield (NO_SOURCE for _ in one), other
 
 
 class _Split:

@@ -42,7 +42,7 @@ def run_train(
     if fresh and is_first():
         # A mistake in the command must not cost the former training.
         find_device(device)
-        open_corpora([*loaded.data.train, *loaded.data.valid], loaded.source.kind)
+        open_corpora([*loaded.data.train, *loaded.data.valid], loaded.source_kind)
         start_anew(folder)
     result = train(loaded, folder, device=device)
     if not is_first():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transduce.data.files import open_bytes, read_lines, sha256_of
@@ -12,7 +13,9 @@ from transduce.data.objectives import posed
 from transduce.errors import DataError, UsageError
 from transduce.recipe import CorpusOptions
 
-__all__ = ["Corpus", "Example", "open_bytes", "open_corpora", "read_lines"]
+__all__ = ["NO_SOURCE", "Corpus", "Example", "open_bytes", "open_corpora", "read_lines"]
+
+NO_SOURCE = "·"  # the source of every example that has none
 
 
 class Corpus:
@@ -72,17 +75,34 @@ class Corpus:
                 before = path
 
 
+class Targets(Corpus):
+    """The targets of a corpus, each after the same source: what a language model learns from."""
+
+    def __iter__(self) -> Iterator[Example]:
+        return (replace(example, source=NO_SOURCE) for example in super().__iter__())
+
+    def fingerprint(self) -> str:
+        if self._fingerprint is None:
+            digest = hashlib.sha256(b"targets\n")
+            for example in self:
+                digest.update(f"{example.target}\n".encode("utf-8", "replace"))
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+
 def open_corpora(
     options: Sequence[CorpusOptions], kind: str | None = None, gap: float = 0.3
 ) -> list[Corpus]:
     """The corpora that some options name; files are looked for, and fetched, but not yet read.
 
     Relative paths are relative to the working folder (a loaded recipe has absolute ones). `kind` is
-    that of the recipe's source, text or speech; None where that does not matter. `gap` is that of
-    `recipe.NoiseOptions`.
+    that of the recipe's source, text or speech; none for targets alone; None where that does not
+    matter. `gap` is that of `recipe.NoiseOptions`.
     Errors: UsageError for unknown names and kinds of file, and for texts where recordings are
     wanted or the reverse; DataError for files that cannot be read.
     """
+    if kind == "none":
+        return [_open_targets(one) for one in options]
     corpora = [_open(one, kind == "speech") for one in options]
     for corpus in corpora:
         corpus.gap = gap
@@ -97,6 +117,20 @@ def open_corpora(
         for path in corpus.layout.paths:
             open_bytes(path).close()  # before hours of work on the files that come first
     return corpora
+
+
+def _open_targets(options: CorpusOptions) -> Corpus:
+    """The targets of a corpus that may have no sources."""
+    if options.target is None:
+        corpus = _open(options, speech=True)
+    else:  # the target's file or column is read twice, as both sides
+        target = options.target if isinstance(options.target, str) else options.target[0]
+        both = options.model_copy(update={"source": target, "target": target})
+        corpus = _open(both, speech=False)
+    for path in corpus.layout.paths:
+        open_bytes(path).close()
+    label = corpus.label if options.source or not options.target else Path(target).name
+    return Targets(options, corpus.label if options.table else label, corpus.layout)
 
 
 def _open(options: CorpusOptions, speech: bool) -> Corpus:

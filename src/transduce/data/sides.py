@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
 from transduce.data.copying import CopySource
-from transduce.data.corpus import Corpus
+from transduce.data.corpus import NO_SOURCE, Corpus
 from transduce.data.lengths import LengthClasses, learn_lengths
 from transduce.data.speech import SpeechSide, learn_speech
 from transduce.data.text import TextSide, train_side, train_sides
 from transduce.data.tokenizers.base import LENGTH_SYMBOLS, MASK_SYMBOL
 from transduce.errors import UsageError
-from transduce.recipe import Recipe
+from transduce.folder import open_folder
+from transduce.recipe import Recipe, TextOptions
 
 SourceSide: TypeAlias = TextSide | SpeechSide
 
@@ -31,10 +32,15 @@ def learn_sides(recipe: Recipe, corpora: Sequence[Corpus]) -> tuple[SourceSide, 
     """
     seed = recipe.training.seed
     options, target = recipe.source, recipe.target
+    taken = None if target.like is None else _taken(target, target.like)
+    if recipe.source_kind == "none":
+        source = train_side(recipe.source, [NO_SOURCE], seed=seed)  # type: ignore[arg-type]
+        return source, taken or train_side(target, _targets(corpora), seed=seed)
+    if taken is not None:
+        raise UsageError("target.like is for language models (task: language); leave it out")
     if options.kind == "speech":
         sources = (e.source for e in chain.from_iterable(corpora) if e.source)
-        targets = (e.target for e in chain.from_iterable(corpora) if e.target is not None)
-        return learn_speech(options, sources), train_side(target, targets, seed=seed)
+        return learn_speech(options, sources), train_side(target, _targets(corpora), seed=seed)
     if options.tokenizer.shared:
         target = target.model_copy(update={"tokenizer": options.tokenizer})
     source_side, target_side = train_sides(
@@ -62,6 +68,29 @@ def with_lengths(
     if isinstance(source, TextSide) and source.options.length_control:
         targets = (e.target for e in chain.from_iterable(corpora) if e.target is not None)
         source.lengths = learn_lengths(target, targets)
+
+
+def _targets(corpora: Sequence[Corpus]) -> Iterator[str]:
+    return (e.target for e in chain.from_iterable(corpora) if e.target is not None)
+
+
+def _taken(options: TextOptions, folder: str) -> TextSide:
+    """The target side of a model folder. Errors: UsageError when it reads text in another way than
+    these options say, which would have to be written as they are there."""
+    opened = open_folder(folder)
+    there = opened.recipe.target
+    for name in ("lowercase", "normalize", "language"):
+        if getattr(options, name) != getattr(there, name):
+            raise UsageError(
+                f"target.like: {folder} has target.{name} {getattr(there, name)}, and this recipe "
+                f"{getattr(options, name)}; write the same here"
+            )
+    if options.tokenizer.kind != there.tokenizer.kind:
+        raise UsageError(
+            f"target.like: the tokenizer of {folder} is of kind {there.tokenizer.kind}; write "
+            f"`tokenizer: {{kind: {there.tokenizer.kind}}}` under `target` here"
+        )
+    return TextSide.load(opened.path, "target", options)
 
 
 def load_sides(folder: Path, recipe: Recipe) -> tuple[SourceSide, TextSide]:

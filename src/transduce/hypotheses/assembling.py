@@ -13,8 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from transduce.errors import UsageError
 from transduce.hypotheses.hypothesis import Hypothesis
-from transduce.hypotheses.scoring import LengthOptions, normalise
+from transduce.hypotheses.scoring import (
+    CoverageOptions,
+    LengthOptions,
+    coverage_score,
+    normalise,
+)
 
 Array = np.ndarray
 
@@ -121,12 +127,20 @@ def assemble(
     first: Sequence[int],
     sources: Sequence[int],
     options: LengthOptions,
+    coverage: CoverageOptions | None = None,
 ) -> list[list[Hypothesis]]:
     """The hypotheses of every sentence, best first.
 
     attention: (B, N, T, S) along the paths, or None. first: the step at which each sentence began.
-    sources: its real source positions.
+    sources: its real source positions. coverage: what to add to scores for it, if anything.
+
+    Errors: UsageError when coverage is asked for and there is no attention.
     """
+    if coverage is not None and attention is None:
+        raise UsageError(
+            "search.coverage_penalty needs a model with attention, and this one has none; set it "
+            "to 0"
+        )
     result = []
     for b, (start, width) in enumerate(zip(first, sources, strict=True)):
         found = []
@@ -134,15 +148,17 @@ def assemble(
             end = int(chosen.step[b, n])
             token_scores: list[float] = paths.scores[b, n, start : end + 1].tolist()
             log_prob = sum(token_scores)
+            score = normalise(log_prob, end + 1 - start, options)
+            # A copy, so that no hypothesis keeps all of them alive.
+            own = None if attention is None else attention[b, n, start : end + 1, :width].copy()
+            if coverage is not None and own is not None:
+                score += coverage_score(own, coverage)
             hypothesis = Hypothesis(
                 ids=paths.tokens[b, n, start:end].tolist(),
-                score=normalise(log_prob, end + 1 - start, options),
+                score=score,
                 log_prob=log_prob,
                 token_scores=token_scores,
-                # A copy, so that no hypothesis keeps all of them alive.
-                attention=(
-                    None if attention is None else attention[b, n, start : end + 1, :width].copy()
-                ),
+                attention=own,
                 finished=bool(chosen.finished[b, n]),
                 copied=None if paths.copied is None else paths.copied[b, n, start:end].tolist(),
             )

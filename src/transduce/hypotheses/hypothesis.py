@@ -12,7 +12,8 @@ class Hypothesis:
     """One decoded target.
 
     ids: the target's tokens, without BOS and EOS.
-    score: log_prob normalised by length; what hypotheses are ranked by.
+    score: log_prob normalised by length, plus the penalty for coverage where one was asked for;
+        what hypotheses are ranked by.
     log_prob: natural logarithm of the probability of the whole target, EOS included.
     token_scores: log-probability of each token and, last, of EOS; their sum is log_prob.
     attention: (T, S) float32, T = len(ids) + 1 rows (the last for EOS), S real source positions

@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 from typing import Literal, Protocol
 
+import numpy as np
+
 Normalization = Literal["average", "gnmt"]
+LEAST_COVERED = 1e-9  # attention, less of which is taken for this much: zero has no logarithm
 
 
 class LengthOptions(Protocol):
@@ -24,6 +27,19 @@ class LengthOptions(Protocol):
     def max_ratio(self) -> float: ...
     @property
     def max_extra(self) -> int: ...
+    @property
+    def min_length(self) -> int | None: ...
+    @property
+    def max_length(self) -> int | None: ...
+
+
+class CoverageOptions(Protocol):
+    """The search options that concern coverage."""
+
+    @property
+    def coverage_penalty(self) -> float: ...
+    @property
+    def coverage_kind(self) -> Literal["gnmt", "summary"]: ...
 
 
 def length_norm(length: int, kind: Normalization, penalty: float) -> float:
@@ -45,9 +61,31 @@ def min_tokens(source_tokens: int, options: LengthOptions) -> int:
     """The fewest target tokens, end symbol not counted, for a source of so many tokens."""
     # Rounded first, since 0.1 * 30 is a little more than 3 and would ask for 4.
     fewest = math.ceil(round(options.min_ratio * source_tokens, 6))
-    return min(fewest, max_tokens(source_tokens, options))
+    return min(max(fewest, options.min_length or 0), max_tokens(source_tokens, options))
 
 
 def max_tokens(source_tokens: int, options: LengthOptions) -> int:
-    """The most target tokens, end symbol not counted; never less than one."""
-    return max(1, math.floor(round(options.max_ratio * source_tokens + options.max_extra, 6)))
+    """The most target tokens, end symbol not counted; never less than one.
+
+    `min_length` and `max_length`, which are asked for in tokens, come before the ratios: a source
+    may be shorter than the shortest target.
+    """
+    most = math.floor(round(options.max_ratio * source_tokens + options.max_extra, 6))
+    most = max(1, most, options.min_length or 0)
+    return most if options.max_length is None else min(most, options.max_length)
+
+
+def coverage_score(attention: np.ndarray, options: CoverageOptions) -> float:
+    """What is added to a hypothesis' score for its attention (T, S), rows of which sum to 1.
+
+    With c_i the sum of column i, gnmt (Wu et al. 2016, 1609.08144, section 7, equation 14):
+    sum_i log min(c_i, 1), which is 0 where the whole source was read. summary (Gehrmann, Deng, Rush
+    2018, 1808.10792, section 4.2): sum_i 1 - max(c_i, 1), which is 0 where nothing was read twice.
+    Both times `coverage_penalty`, and never above 0.
+    """
+    covered = attention.sum(axis=0)
+    if options.coverage_kind == "gnmt":
+        total = np.log(np.clip(covered, LEAST_COVERED, 1.0)).sum()
+    else:
+        total = (1.0 - np.maximum(covered, 1.0)).sum()
+    return options.coverage_penalty * float(total)

@@ -47,6 +47,8 @@ class Search:
     max_source: int
     # Folders that were exported before there were these do not have them.
     length: str | None = None
+    min_length: int | None = None
+    max_length: int | None = None
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Names and values, as iterating over the recipe's section gives them."""
@@ -76,6 +78,11 @@ def search_options(
     if search.n_best > search.beam:
         raise UsageError(
             f"{where}: `search`: n_best {search.n_best} is more than beam {search.beam}"
+        )
+    if search.max_length is not None and (search.min_length or 0) > search.max_length:
+        raise UsageError(
+            f"{where}: `search`: min_length {search.min_length} is more than max_length "
+            f"{search.max_length}"
         )
     return search
 

@@ -5,6 +5,9 @@ K x V continuations of a sentence's K live hypotheses, the K best are looked at.
 that end in EOS are finished; the K best that do not end live on. A sentence is done when K
 hypotheses have finished, when no live one can still beat the n best finished ones, or at its
 longest target, where the live hypotheses are closed with EOS and marked unfinished.
+
+Live hypotheses are compared by log-probability; a penalty for coverage is added where they end. It
+is never above 0, so that what a live one may still reach is bounded without it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from torch import Tensor
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
 from transduce.search.candidates import Survey, best_continuations, copied_share, has_holes
+from transduce.search.coverage import Coverage
 from transduce.search.history import Record
 from transduce.search.interface import SearchModel
 from transduce.search.pool import search_batch
@@ -48,13 +52,18 @@ def _step(model: SearchModel, running: Running, options: SearchOptions, t: int) 
     best = best_continuations(survey, scores, options.beam)
     ends = _among_best(ending, best.values, options.beam)
     # 3. Finished hypotheses enter their sentence's table of the n best.
+    covered = None
+    if running.coverage is not None and step.attention is not None:
+        covered = running.coverage.add(step.attention)
+        running.coverage = covered.select(best.parents)
     # On most steps there are none; to ask an accelerator would cost more than to enter them.
     if ends.device.type != "cpu" or bool(ends.any()):
-        tables.finish(ending / limits.norm(t), ends, t)
+        tables.finish(_ranked(ending, limits.norm(t), covered, options), ends, t)
     at_end = None
     if t in limits.closing:
         at_end = limits.steps[2] <= t
-        tables.close(ending / limits.norm(t), ends, at_end, t)
+        ranked = _ranked(ending, limits.norm(t), covered, options)
+        tables.close(ranked, ends, at_end, t)
     # 4. The others live on.
     running.tokens = best.tokens if step.words is None else step.words[best.tokens]
     copied = copied_share(step, best)
@@ -68,6 +77,13 @@ def _tables(batch: int, options: SearchOptions, t: int, device: torch.device) ->
 
 
 BEAM = Method(_tables, _step)
+
+
+def _ranked(
+    ending: Tensor, norm: float | Tensor, covered: Coverage | None, options: SearchOptions
+) -> Tensor:
+    """The scores (B, K) of hypotheses that end here, with log-probabilities `ending` (B, K)."""
+    return ending / norm if covered is None else ending / norm + covered.score(options)
 
 
 def _among_best(ending: Tensor, values: Tensor, beam: int) -> Tensor:

@@ -11,7 +11,7 @@ from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
 from transduce.search.batching import evaluating, fitting, in_batches, in_windows, positions
 from transduce.search.beam import BEAM
-from transduce.search.ctc.choosing import by_step, explained, search, with_ctc
+from transduce.search.ctc.choosing import as_asked, by_step, explained, search
 from transduce.search.forced import Forced, force_score, force_stream
 from transduce.search.greedy import GREEDY
 from transduce.search.interface import SearchModel
@@ -51,7 +51,7 @@ def decode(
             return in_batches(chunk, answer, positions, budget)
         full = sum(len(ids) > 0 for ids in chunk)  # the empty ones are the last
         with evaluating(model):
-            view = with_ctc(model, options)
+            view = as_asked(model, options)
             queue = Refill(view, method_of(options), options, chunk[:full], budget, device)
             found = queue.run(answer)
         if options.ctc_weight:

@@ -93,7 +93,9 @@ class History:
         chosen = Chosen(chosen.step - start, chosen.slot, chosen.finished, chosen.real)
         paths = follow(traces, chosen, stop - start)
         attention = _attention(records, traces, paths, max(sources))
-        return assemble(paths, chosen, attention, (first - start).tolist(), sources, options)
+        coverage = options if options.coverage_penalty else None
+        begun = (first - start).tolist()
+        return assemble(paths, chosen, attention, begun, sources, options, coverage)
 
 
 def _fetch(noted: list[_Noted]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transduce.data.tokenizers.base import BOS
 from transduce.hypotheses.assembling import Chosen
 from transduce.recipe import SearchOptions
+from transduce.search.coverage import Coverage
 from transduce.search.history import Record
 from transduce.search.interface import SearchModel
 from transduce.search.limits import Limits, memory_lengths
@@ -34,7 +35,7 @@ class Running:
     """B sentences with K live hypotheses each, of whatever age.
 
     numbers: (B,) on the CPU, which sentences. tokens: (B, K) int64, the last of each hypothesis.
-    scores: (B, K) float32, its log-probability.
+    scores: (B, K) float32, its log-probability. coverage: where scores ask about it.
     """
 
     numbers: np.ndarray
@@ -44,6 +45,7 @@ class Running:
     state: Any
     tokens: Tensor
     scores: Tensor
+    coverage: Coverage | None = None
 
     @property
     def width(self) -> int:
@@ -61,6 +63,7 @@ class Running:
             self.state.keep(rows),
             self.tokens[rows],
             self.scores[rows],
+            self.coverage and self.coverage.keep(rows),
         )
 
     def join(self, other: Running) -> Running:
@@ -75,6 +78,7 @@ class Running:
             one.state.join(other.state, width),
             torch.cat([one.tokens, other.tokens]),
             torch.cat([one.scores, other.scores]),
+            one.coverage and other.coverage and one.coverage.join(other.coverage, width),
         )
 
     @property
@@ -87,15 +91,17 @@ class Running:
         if not more:
             return self
         same = torch.arange(beam, device=self.tokens.device).clamp_(max=self.beam - 1)
+        same = same.expand(len(self.tokens), -1)
         pad = torch.nn.functional.pad
         return Running(
             self.numbers,
             self.limits,
             self.ended,
             self.memory,
-            self.state.select(same.expand(len(self.tokens), -1)),
+            self.state.select(same),
             pad(self.tokens, (0, more)),
             pad(self.scores, (0, more), value=-math.inf),
+            self.coverage and self.coverage.select(same),
         )
 
 
@@ -122,7 +128,8 @@ def begin(
     numbers (B,), source (B, S) int64 padded, lengths (B,) real positions with EOS on the CPU.
     """
     batch = len(numbers)
-    limits = Limits.of(memory_lengths(model, lengths), options, t, device)
+    positions = memory_lengths(model, lengths)
+    limits = Limits.of(positions, options, t, device)
     memory = model.encode(source.to(device), lengths.to(device))
     return Running(
         numbers,
@@ -132,4 +139,5 @@ def begin(
         model.start(memory),
         torch.full((batch, 1), BOS, device=device),
         torch.zeros((batch, 1), device=device),
+        Coverage.start(positions.to(device)) if options.coverage_penalty else None,
     )

@@ -84,6 +84,7 @@ def load_validation_set(
     if not examples:
         raise DataError("the valid set has no examples; see data.valid of the recipe")
     targets: list[str] = []
+    decoded = recipe.task != "language"  # which has nothing to answer
     for example in examples:
         if example.target is None:
             raise DataError(f"{example.file}:{example.line}: a valid example needs a target")
@@ -123,8 +124,8 @@ def load_validation_set(
     return ValidationSet(
         sources.some(usable) if isinstance(sources, Spooled) else [sources[row] for row in usable],
         [target_ids[row] for row in usable],
-        inputs,
-        references,
+        inputs if decoded else [],
+        references if decoded else [],
         len(examples) - len(usable),
         tokens,
     )

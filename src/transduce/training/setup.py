@@ -77,7 +77,7 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
 
     Errors: DataError and UsageError as from the corpora; FolderError when the disk is full.
     """
-    kind = recipe.source.kind
+    kind = recipe.source_kind
     corpora, valid = (
         open_corpora(split, kind, recipe.data.noise.gap)
         for split in (recipe.data.train, recipe.data.valid)

@@ -47,7 +47,8 @@ class Validated:
 
 def deciding_metric(recipe: Recipe) -> str:
     """The metric that says which weights are best."""
-    return recipe.training.metric or (recipe.evaluation.metrics or METRICS[recipe.task])[0]
+    metrics = recipe.evaluation.metrics or METRICS[recipe.task] or ("loss",)
+    return recipe.training.metric or metrics[0]
 
 
 def metrics_to_compute(recipe: Recipe) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import cast
 
@@ -11,10 +12,12 @@ from transduce.errors import UsageError
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
 from transduce.search.beam import beam_search
+from transduce.search.blocking import Blocked
 from transduce.search.ctc.alone import ctc_search
 from transduce.search.ctc.joint import CtcModel, Joint
 from transduce.search.greedy import greedy_search
 from transduce.search.interface import SearchModel, has_decoder
+from transduce.search.language import Fused
 from transduce.search.rnn_transducer import TransducerModel, transducer_search
 
 NOTHING_HEARD = "nothing to write was found in it"
@@ -25,16 +28,19 @@ def search(
 ) -> list[list[Hypothesis]]:
     """The n best hypotheses of each sentence, as `options` ask for them; see `beam_search`.
 
-    Errors: UsageError when `search.ctc_weight` asks for a CTC head that the model does not have.
+    Errors: UsageError when `search.ctc_weight` asks for a CTC head that the model does not have,
+    and for options that its search does not know.
     """
     if is_transducer(model) and options.ctc_weight < 1:
+        _refuse(options, _BY_STEP, "a transducer")
         transducer = cast(TransducerModel, model)
         return explained(transducer_search(transducer, source, lengths.to(source.device), options))
     if not by_step(model, options):
+        _refuse(options, (*_BY_STEP, "max_length"), "CTC alone")
         head = with_head(model, options)
         return explained(ctc_search(head, source, lengths.to(source.device), options))
     search_steps = greedy_search if options.beam == 1 else beam_search
-    found = search_steps(with_ctc(model, options), source, lengths, options)
+    found = search_steps(as_asked(model, options), source, lengths, options)
     return explained(found) if options.ctc_weight else found
 
 
@@ -48,11 +54,31 @@ def is_transducer(model: SearchModel) -> bool:
     return getattr(model, "transducer", None) is not None
 
 
-def with_ctc(model: SearchModel, options: SearchOptions) -> SearchModel:
-    """The model to search step by step: itself, or a view in which its CTC head has its say."""
-    if not options.ctc_weight:
-        return model
-    return Joint(with_head(model, options), options.ctc_weight)
+def as_asked(model: SearchModel, options: SearchOptions) -> SearchModel:
+    """The model to search step by step: itself, or views of it in which its CTC head and the
+    language model beside it (`Advised`) have their say, and repetitions are ruled out."""
+    language = getattr(model, "language", None)
+    if options.ctc_weight:
+        model = Joint(with_head(model, options), options.ctc_weight)
+    if language is not None and options.language_weight:
+        model = Fused(model, language, options.language_weight)
+    if options.block_ngrams or options.block_repeats:
+        model = Blocked(model, options.block_ngrams, options.block_repeats)
+    return model
+
+
+# Options that only a search step by step, token after token, can follow.
+_BY_STEP = ("block_ngrams", "block_repeats", "coverage_penalty", "min_length", "language_model")
+
+
+def _refuse(options: SearchOptions, names: Iterable[str], by: str) -> None:
+    """Errors: UsageError if one of these options is set, which a search by `by` does not have."""
+    for name in names:
+        if value := getattr(options, name):
+            raise UsageError(
+                f"search.{name} is {value}, but {by} has no search by steps that could follow it; "
+                "leave it out"
+            )
 
 
 def with_head(model: SearchModel, options: SearchOptions) -> CtcModel:
