@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transduce.answering import Answering, each
+from transduce.answering import Answering, Options, each
 from transduce.errors import DataError, UsageError
 from transduce.hypotheses import Hypothesis
 from transduce.inputs import Source
@@ -55,10 +55,12 @@ class Counting(Answering[SearchOptions]):
     def search_options(self, /, **overrides: object) -> SearchOptions:
         return SearchOptions.model_validate(overrides)
 
-    def _read(self, taken: Sequence[object], limit: int) -> list[Source]:
+    def _read(self, taken: Sequence[object], options: Options) -> list[Source]:
         return [
             Source(
-                [min(int(str(one)), limit)], [str(one)], "cut" if int(str(one)) > limit else None
+                [min(int(str(one)), options.max_source)],
+                [str(one)],
+                "cut" if int(str(one)) > options.max_source else None,
             )
             for one in taken
         ]
