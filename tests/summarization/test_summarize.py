@@ -156,6 +156,8 @@ def test_mistakes_are_told_before_the_work(run: Run, summarizer: Path, tmp_path:
     assert code == 2 and "leave one out" in err
     code, _, err = run("summarize", summarizer, "--search", "baem=3", stdin=b"a")
     assert code == 2 and "baem" in err
+    code, _, err = run("summarize", summarizer, "--length", "short", stdin=b"a")
+    assert code == 2 and "length" in err  # this model did not learn it
 
 
 def test_n_best_and_output_file(run: Run, summarizer: Path, tmp_path: Path) -> None:
