@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transduce.data.text import TextSide, clean, normalizer, train_sides
+from transduce.data.text import TextSide, clean, normalizer, train_side, train_sides
 from transduce.data.tokenizers import UNK
 from transduce.errors import DataError
 from transduce.recipe import TextOptions
@@ -111,3 +111,11 @@ def test_unknown_words_are_written_into_the_text() -> None:
         side.decode_tokens([*side.tokens(side.encode("Der Fluss")), "▁Ørsted"])
         == "Der Fluss Ørsted"
     )
+
+
+def test_tokens_are_as_written_also_around_symbols() -> None:
+    options = TextOptions.model_validate({"tokenizer": {"kind": "words"}, "symbols": ["#A#"]})
+    side = train_side(options, ["#A#: hello there"], seed=1)
+    ids = side.encode("#A#: hello zorbo")
+    assert ids.count(UNK) == 1
+    assert side.written("#A#: hello zorbo", ids) == ["#A#", ":", "hello", "zorbo"]

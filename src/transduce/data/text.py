@@ -16,6 +16,7 @@ from transduce.data.cleaning import Cleaning, cleaned
 from transduce.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
 from transduce.data.tokenizers.base import UNK
 from transduce.data.tokenizers.build import EXTENSIONS
+from transduce.data.tokenizers.symbols import SymbolTokenizer
 from transduce.data.truncation import Truncation, sentences, truncated
 from transduce.errors import DataError
 
@@ -171,8 +172,9 @@ class TextSide:
     def written(self, normalized: str, ids: Sequence[int]) -> list[str]:
         """The tokens of a text as they stand in it, where tokens are parts of it one by one."""
         if any(i == UNK or i >= self.size for i in ids):
-            whole = self.tokenizer.kind != "characters"
-            units = normalized.split() if whole else list(normalized)
+            by, units = self.tokenizer, normalized.split()
+            if isinstance(by, SymbolTokenizer):
+                units = list(by.units(normalized))
             if len(units) == len(ids):
                 return units
         return self.tokens(ids)

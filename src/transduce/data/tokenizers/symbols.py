@@ -58,7 +58,7 @@ class SymbolTokenizer:
         return self._base + len(self.symbols)
 
     def encode(self, text: str) -> list[int]:
-        units = self._units(text)
+        units = self.units(text)
         ids = self._ids
         if not self.byte_fallback:
             return [ids.get(unit, UNK) for unit in units]
@@ -71,7 +71,8 @@ class SymbolTokenizer:
                 out.append(known)
         return out
 
-    def _units(self, text: str) -> Iterable[str]:
+    def units(self, text: str) -> Iterable[str]:
+        """The parts of a text that have an id each, known or not."""
         if not self.marks:
             return self._cut(text)
         # Every other part is a mark: that is what was split at.
