@@ -49,6 +49,7 @@ class Counting(Answering[SearchOptions]):
     """Reads numbers and not texts; the target is so many of token 3."""
 
     class target:
+        size = 4
         tokens = staticmethod(lambda ids: ["x"] * len(ids))
         decode = staticmethod(lambda ids: "x" * len(ids))
 

@@ -48,7 +48,8 @@ def model8(exported8: Path) -> ExportedModel:
 
 def known(model: Transducer, **options: Any) -> dict[str, Any]:
     """A model's search options but for those that the runtime's search has no use for."""
-    unused = ("shortlist", "refill", "ctc_weight", "times")
+    unused = ("shortlist", "refill", "ctc_weight", "times", "block_ngrams", "block_repeats")
+    unused += ("coverage_penalty", "coverage_kind", "language_model", "language_weight")
     return {k: v for k, v in model.search_options(**options) if k not in unused}
 
 
