@@ -54,7 +54,9 @@ def run_train(
         f"valid {result.metric} {result.value:.2f}",
         markup=False,
     )
-    out.print(f"model folder: {folder}\nnext: transduce evaluate {folder}", markup=False)
+    # A language model answers nothing that could be evaluated.
+    then = f"score {folder} FILE" if loaded.task == "language" else f"evaluate {folder}"
+    out.print(f"model folder: {folder}\nnext: transduce {then}", markup=False)
 
 
 def start_anew(folder: Path) -> None:
