@@ -219,3 +219,20 @@ def test_an_ensemble_copies_if_all_its_models_do() -> None:
     plain = build_model(ModelOptions(), SOURCE, TARGET)
     with pytest.raises(UsageError, match="all copy or none"):
         Ensemble([make(), plain])
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_what_may_not_be_repeated_is_not_copied_twice_either(beam: int) -> None:
+    model = make()
+    free, ruled = (SearchOptions(beam=beam, block_ngrams=n, min_length=9) for n in (0, 2))
+
+    def repeats(ids: list[int]) -> bool:
+        pairs = list(itertools.pairwise(ids))
+        return len(set(pairs)) < len(pairs)
+
+    assert any(repeats(decode_batch(model, [row], free)[0][0].ids) for row in ROWS)
+    for row in ROWS:
+        best = decode_batch(model, [row], ruled)[0][0]
+        assert not repeats(best.ids)
+        assert best.copied is not None and len(best.copied) == len(best.ids)
+        assert all(0 <= share <= 1 for share in best.copied)

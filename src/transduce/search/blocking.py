@@ -121,7 +121,8 @@ class Blocked:
         if step.words is not None:
             forbidden = torch.searchsorted(step.words, forbidden)
         logits = without(step.logits, forbidden)
-        return Step(logits, BlockedState(step.state, past), step.attention, step.words)
+        after, copied = BlockedState(step.state, past), getattr(step, "copied", None)
+        return Step(logits, after, step.attention, step.words, copied)
 
     def __call__(
         self, source: Tensor, lengths: Tensor, target_input: Tensor

@@ -61,6 +61,11 @@ def as_asked(model: SearchModel, options: SearchOptions) -> SearchModel:
     if options.ctc_weight:
         model = Joint(with_head(model, options), options.ctc_weight)
     if language is not None and options.language_weight:
+        if getattr(model, "copying", None) is not None:
+            raise UsageError(
+                "search.language_model: this model copies words that a language model does not "
+                "know; leave it out"
+            )
         model = Fused(model, language, options.language_weight)
     if options.block_ngrams or options.block_repeats:
         model = Blocked(model, options.block_ngrams, options.block_repeats)
