@@ -319,7 +319,9 @@ SEARCHES = st.dictionaries(
 @given(SEARCHES)
 def test_the_search_section_alone_is_checked_as_in_its_recipe(tree: dict[str, Any]) -> None:
     corpora = {"train": "a:b", "valid": "a:b"}
-    whole = {"data": corpora, "training": {"epochs": 1}, "search": tree}
+    # What `search.length` needs is said by the whole recipe only, so that it is given here.
+    source = {"length_control": True}
+    whole = {"data": corpora, "source": source, "training": {"epochs": 1}, "search": tree}
     try:
         expected: Any = recipe_from_dict(whole, where="here").search
     except UsageError as error:
