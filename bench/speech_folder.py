@@ -26,11 +26,11 @@ MEAN, DEVIATION = 10.0, 3.5  # of log-mel energies, about
 
 
 def random_folder(path: Path, overrides: Sequence[str] = ()) -> Path:
-    """Write the model folder that training on the streaming recipe would begin from.
+    """Write the model folder that training on the streaming recipe would begin from, for letters.
 
     No corpus is read: characters are letters, and the statistics of frames are made up.
     """
-    recipe = load_recipe(FILE, list(overrides))
+    recipe = load_recipe(FILE, ["target.tokenizer.kind=characters", *overrides])
     path.mkdir(parents=True)
     ones = np.ones(recipe.source.bins, dtype=np.float32)
     known = Statistics(MEAN * ones, DEVIATION * ones)
