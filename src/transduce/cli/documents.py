@@ -10,6 +10,7 @@ from transduce.cli.arguments import (
     Beam,
     Device,
     Json,
+    Length,
     LengthPenalty,
     Model,
     NBest,
@@ -37,10 +38,7 @@ def summarize(
         typer.Option(metavar="NAME", help="Files are JSON lines with a document in this field."),
     ] = None,
     json: Json = False,
-    length: Annotated[
-        str | None,
-        typer.Option(metavar="short|medium|long", help="Of models that learnt to be told."),
-    ] = None,
+    length: Length = None,
     beam: Beam = None,
     n_best: NBest = None,
     length_penalty: LengthPenalty = None,
@@ -64,7 +62,7 @@ def summarize(
         "n_best": n_best,
         "length_penalty": length_penalty,
         "batch_tokens": batch_tokens,
-        "length": length,  # an option of the search where the model has length control
+        "length": length,
     }
     run_summarize(
         Request(

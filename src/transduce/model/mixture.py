@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TINY = 1e-30
+from transduce.model.picking import TINY, add, pick, places
 
 
 class PointerCrossEntropy(torch.autograd.Function):
@@ -43,7 +43,7 @@ class PointerCrossEntropy(torch.autograd.Function):
             vocabulary = weight.shape[0]
             weight_sum, bias_sum = weight.float().sum(dim=0), bias.float().sum()
             generable = targets < vocabulary
-            target = targets.where(generable, 0).unsqueeze(1)
+            target = targets.where(generable, 0)
             log_g = log_g.float().masked_fill(~generable, -torch.inf)
             with_grad = any(ctx.needs_input_grad[:6])
             loss = torch.zeros((), dtype=torch.float32, device=values.device)
@@ -54,12 +54,13 @@ class PointerCrossEntropy(torch.autograd.Function):
             generated = torch.empty_like(log_g)  # r
             for start in range(0, len(x), chunk):
                 rows = slice(start, start + chunk)
-                part, own = x[rows], target[rows]
+                part = x[rows]
                 logits = torch.addmm(bias.to(dtype), part, w.t())
-                picked = logits.gather(1, own).squeeze(1).float()
+                at = places(logits, target[rows])
+                picked = pick(logits, at)
                 if with_grad:
                     p = torch.softmax(logits, dim=1)
-                    log_p = p.gather(1, own).squeeze(1).float().clamp_min(TINY).log()
+                    log_p = pick(p, at).clamp_min(TINY).log()
                 else:
                     log_p = picked - logits.float().logsumexp(dim=1)
                 total = torch.logaddexp(log_g[rows] + log_p, log_c[rows].float())
@@ -69,7 +70,7 @@ class PointerCrossEntropy(torch.autograd.Function):
                 # log p_t - mean log p_v, from which the normaliser falls out
                 loss += smoothing * torch.dot(r, picked - mean)
                 if with_grad:
-                    p.scatter_add_(1, own, p.new_full(own.shape, smoothing - 1))
+                    add(p, at, smoothing - 1)
                     scaled = r.to(dtype).unsqueeze(1)
                     uniform = smoothing / vocabulary
                     grad_values[rows] = ((p @ w) - (uniform * weight_sum).to(dtype)) * scaled

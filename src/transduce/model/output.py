@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from transduce.model.consistency import ConsistentCrossEntropy
+from transduce.model.picking import TINY, add, pick, places
 
-TINY = 1e-30
 CHUNK = 2048  # rows of logits alive at a time; larger costs cache, smaller costs calls
 
 
@@ -73,16 +73,13 @@ class LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, values.shape[0], CHUNK):
             x = values[start : start + CHUNK]
             logits = torch.addmm(bias.to(x.dtype), x, weight.t())
-            # Where the targets lie in the flattened logits: gather and scatter along a row are a
-            # pass over all of it in half precision.
-            rows = torch.arange(len(x), device=x.device)
-            at = rows * weight.shape[0] + targets[start : start + CHUNK]
-            picked = logits.flatten().index_select(0, at).float()
+            at = places(logits, targets[start : start + CHUNK])
+            picked = pick(logits, at)
             if with_grad:
                 # One fused pass, in the dtype of the products that follow: the gradient is made in
                 # place of the probabilities. The clamp is for reporting only.
                 grad = torch.softmax(logits, dim=1)
-                losses = -grad.flatten().index_select(0, at).float().clamp_min(TINY).log()
+                losses = -pick(grad, at).clamp_min(TINY).log()
             else:
                 losses = logits.float().logsumexp(dim=1) - picked
             x_sum = x.float().sum(dim=0)
@@ -91,7 +88,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             # smoothing x (log Z - mean logit), where log Z = loss + picked logit
             loss += losses.sum() + smoothing * (picked.sum() - mean_logits)
             if with_grad:
-                grad.view(-1).index_add_(0, at, grad.new_full(at.shape, smoothing - 1))
+                add(grad, at, smoothing - 1)
                 grad_x = grad @ weight - (uniform * weight_sum).to(x.dtype)
                 grad_values[start : start + CHUNK] = grad_x
                 # A product with ones, since a sum over rows is slow in half precision.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from transduce.errors import UsageError
 from transduce.kernels.plan import Plan
-from transduce.model.copying import Copying, pointer_loss
+from transduce.model.copying import Copying
 from transduce.model.decoder import DecoderState, RecurrentDecoder
 from transduce.model.encoder import RecurrentEncoder
 from transduce.model.output import OutputLayer
@@ -225,19 +225,6 @@ class Seq2Seq(nn.Module):
         """Where `forward` has the log-probabilities of targets (B, T): themselves, but for words
         that are copied from sources (B, S)."""
         return target if self.copying is None else self.copying.columns(source, target)
-
-    def pointer_loss(
-        self,
-        features: Features,
-        source: Tensor,
-        targets: Tensor,
-        positions: Tensor,
-        smoothing: float,
-    ) -> tuple[Tensor, Tensor]:
-        """`copying.pointer_loss` of this model, which copies."""
-        assert self.copying is not None
-        given = features, source, targets, positions, smoothing
-        return pointer_loss(self.output, self.copying, *given)
 
     def first_fed_by_tokens(self) -> RecurrentLayer | None:
         """The decoder's first layer, if it is fed by the embedded token and nothing else."""

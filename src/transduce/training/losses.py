@@ -10,6 +10,7 @@ from torch import Tensor
 from transduce.data.batches import Batch
 from transduce.data.tokenizers.base import PAD
 from transduce.model import Memory, Seq2Seq
+from transduce.model.copying import pointer_loss
 from transduce.model.ctc import ctc_loss
 
 
@@ -69,15 +70,17 @@ def sequence_loss(
     if positions is None:
         positions = real_positions(batch.target_output)
     features = model.features(memory, batch.target_input.repeat(passes, 1))
-    values = features.values.unflatten(0, (passes, -1)).flatten(1, 2).index_select(1, positions)
-    targets = batch.target_output.flatten().index_select(0, positions)
     if model.copying is not None:
         given = features, batch.source, batch.target_output, positions
-        loss, nll = model.pointer_loss(*given, smoothing)
-    elif passes > 1:
-        loss, nll = model.output.consistent_loss(values, targets, smoothing, consistency)
+        loss, nll = pointer_loss(model.output, model.copying, *given, smoothing)
     else:
-        loss, nll = model.output.loss(values.squeeze(0), targets, smoothing)
+        values = features.values.unflatten(0, (passes, -1)).flatten(1, 2)
+        values = values.index_select(1, positions)
+        targets = batch.target_output.flatten().index_select(0, positions)
+        if passes > 1:
+            loss, nll = model.output.consistent_loss(values, targets, smoothing, consistency)
+        else:
+            loss, nll = model.output.loss(values.squeeze(0), targets, smoothing)
     if coverage:
         assert features.attention is not None
         real = (batch.target_output != PAD).repeat(passes, 1)

@@ -293,3 +293,15 @@ def test_an_hour_is_read_no_further_than_wanted(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert len(heard.frames) == 500 and "3600.0 s cut to 5.0 s" in (heard.reason or "")
     assert peak < 20e6  # all of it would be 115 MB
+
+
+def test_training_hears_other_voices_where_the_recipe_says_so() -> None:
+    frames = np.random.default_rng(1).normal(size=(30, 12)).astype(np.float32)
+    still = {"frequency_masks": 0, "time_masks": 0, "frequency_width": 4}
+    for least, most in ((1.0, 1.0), (1.1, 1.3)):
+        augment = SpeechAugmentOptions(vocal_tract=(least, most), **still)
+        side = SpeechSide(options(augment=augment))
+        made = [side.augmented(frames, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+        assert np.array_equal(made[0], made[1])
+        assert np.array_equal(made[0], frames) == (least == most)
+        assert np.array_equal(made[0], made[2]) == (least == most)  # a factor of its own each time
