@@ -245,20 +245,27 @@ class Transducer(Answering[SearchOptions]):
         return self._score(sources, targets)
 
     def attend(self, source: Input, target: Text) -> Output:
-        """The given target as an Output, with the attention the model would have had for it."""
+        """The given target as an Output, with the attention the model would have had for it.
+
+        Where the source is speech and the model has CTC, with the times of its tokens too.
+        """
         (read,), (wanted,), (forced,) = self._force([source], [target])
         reason = joined(read.reason, wanted.reason)
         if forced is None:
             return Output("", source_tokens=read.tokens, reason=reason)
+        score = normalise(forced.log_prob, len(forced.token_scores), self.recipe.search)
+        given = Hypothesis(wanted.ids, score, forced.log_prob, forced.token_scores)
+        ((timed,),) = self._timed([read.ids], [[given]])
         return Output(
             text=self.target.decode_tokens(wanted.tokens),
-            score=normalise(forced.log_prob, len(forced.token_scores), self.recipe.search),
+            score=score,
             log_prob=forced.log_prob,
             tokens=wanted.tokens,
             token_scores=forced.token_scores,
             source_tokens=read.tokens,
             attention=forced.attention,
             reason=reason,
+            times=self._times(read, timed),
         )
 
     def ctc_log_probs(self, sound: Input) -> np.ndarray | None:

@@ -268,3 +268,45 @@ def test_data_check_counts_what_is_wrong(inputs: list[Path], run: Run, tmp_path:
         "rate mix": "1",
         "duplicate": "1",
     }
+
+
+def test_words_are_put_together_to_new_recordings(
+    folder: Path, trained: Path, run: Run, tmp_path: Path
+) -> None:
+    made = tmp_path / "made"
+    table = folder / "train.tsv"
+    code, out, _ = run("data", "splice", trained, made, "--table", table, "--copies", 1)
+    assert code == 0 and "of 2 voices" in out
+    rows = [line.split("\t") for line in (made / "table.tsv").read_text().splitlines()[1:]]
+    assert len(rows) > 100 and {row[2] for row in rows} == {"a", "b"}
+    known = {line.split("\t")[1] for line in table.read_text().splitlines()[1:]}
+    assert any(row[1] not in known for row in rows)
+    right = 0
+    for audio, text, _ in rows[:40]:
+        wave, rate = soundfile.read(made / audio)
+        assert rate == RATE
+        right += heard(wave) == text.split()
+    assert right >= 38  # the model that says where notes are is not perfect
+
+    code, _, err = run("data", "splice", trained, made, "--table", table)
+    assert code == 2 and "not empty" in err
+    code, _, err = run("data", "splice", trained, tmp_path / "new")
+    assert code == 2 and "--table" in err
+    lines = table.read_text().splitlines()
+    no_speaker = folder / "nobody.tsv"
+    no_speaker.write_text("\n".join(line.rpartition("\t")[0] for line in lines[:4]) + "\n")
+    code, _, err = run("data", "splice", trained, tmp_path / "new", "--table", no_speaker)
+    assert code == 1 and "3 without a speaker" in err and not (tmp_path / "new").exists()
+
+
+def heard(wave: Any) -> list[str]:
+    """The notes of a melody: a note is where it is loud, and is named by its strongest pitch."""
+    step = RATE // 200
+    loud = np.abs(wave[: len(wave) // step * step]).reshape(-1, step).max(axis=1) > 0.1
+    edges = np.flatnonzero(np.diff(np.pad(loud.astype(int), 1))) * step
+    notes = []
+    for begin, end in edges.reshape(-1, 2):
+        power = np.abs(np.fft.rfft(wave[begin:end]))
+        pitch = power.argmax() * RATE / (end - begin)
+        notes.append(min(NOTES, key=lambda name: abs(NOTES[name] - pitch)))
+    return notes

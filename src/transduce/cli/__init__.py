@@ -26,7 +26,7 @@ figure_app = typer.Typer(
     help="Draw attention, a source shaded by it, training curves, or score by length.",
     no_args_is_help=True,
 )
-data_app = typer.Typer(help="List, fetch and check data.", no_args_is_help=True)
+data_app = typer.Typer(help="List, fetch, check and splice data.", no_args_is_help=True)
 
 
 def main() -> None:
@@ -76,3 +76,4 @@ app.add_typer(data_app, name="data")
 data_app.command("list")(data.list_sets)
 data_app.command("get")(data.get)
 data_app.command("check")(data.check)
+data_app.command("splice")(data.splice)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from transduce.cli.arguments import (
+    Data,
     Json,
+    Model,
     SourceFile,
     Table,
     TargetFile,
+    Threads,
 )
 from transduce.cli.guard import guarded
 
@@ -49,3 +53,21 @@ def check(
     from transduce.commands.data import run_check
 
     run_check(name, source, target, table, json=json)
+
+
+@guarded
+def splice(
+    model: Model,
+    folder: Annotated[Path, typer.Argument(help="New folder for recordings and table.tsv.")],
+    data: Data = None,
+    table: Table = None,
+    copies: Annotated[int, typer.Option(min=1, help="New recordings for each old one.")] = 5,
+    seed: Annotated[int, typer.Option(help="Another seed draws others.")] = 1,
+    threads: Threads = None,
+) -> None:
+    """Make new recordings out of the words of old ones, each of one voice.
+
+    For recognisers with little data. The model, a recogniser with CTC, says where words are."""
+    from transduce.commands.splicing import run_splice
+
+    run_splice(model, folder, data, table, copies=copies, seed=seed, threads=threads)
