@@ -172,6 +172,7 @@ def test_silence_is_empty_and_chatter_ends() -> None:
         {"coverage_penalty": 0.2},
         {"min_length": 2},
         {"language_model": "runs/lm"},
+        {"length_bonus": 0.5},
     ],
 )
 def test_options_that_it_does_not_follow_are_refused_by_name(option) -> None:

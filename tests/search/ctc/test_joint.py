@@ -123,7 +123,7 @@ def test_with_a_language_model_too_a_wide_beam_is_exhaustive_search(
     language = Language(tiny(6, vocabulary=VOCABULARY, attention="none"), [4])
     options = SearchOptions(
         beam=300, n_best=5, ctc_weight=0.3, max_ratio=0.5, max_extra=2,
-        language_weight=language_weight,
+        language_weight=language_weight, length_bonus=0.2,
     )  # fmt: skip
     sources = sources_of(1, 4, 6)
     changed = 0

@@ -127,7 +127,7 @@ class Segmenter:
         return found
 
     def current(self) -> tuple[float, Array] | None:
-        """The piece that is being spoken: its start in seconds and all samples that belong to it."""
+        """The piece that is being spoken: its start in seconds and all samples of it."""
         if self._open is None:
             return None
         start, heard = self._sample(self._begin(self._open)), self._sample(self._hears(self._open))
