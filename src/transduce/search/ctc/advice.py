@@ -1,7 +1,7 @@
 """What is said of CTC's prefixes beside CTC: a language model's opinion, and a bonus for length.
 
 The score of a prefix g is `log p_ctc(g) + w log p_lm(g) + b |g|` (Hannun, Maas, Jurafsky, Ng 2014,
-1408.2873, section 2.2, where the bonus counts words; here it counts tokens). Frame after frame most
+1408.2873, where the bonus counts words; here it counts tokens). Frame after frame most
 prefixes stay as they are. So the language model's states lie in a table, to which each prefix
 points, and only prefixes that are new take a step, all sentences' together.
 """
