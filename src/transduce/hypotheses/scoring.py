@@ -57,8 +57,8 @@ def length_norm(length: int, kind: Normalization, penalty: float) -> float:
 def normalise(log_prob: float, length: int, options: LengthOptions) -> float:
     """The score of a hypothesis of `length` (tokens and end symbol) with this log-probability.
 
-    A bonus for each token (Watanabe et al. 2017, Hybrid CTC/attention architecture)
-    is added, so that it means the same whatever the normalisation.
+    A bonus for each token (Watanabe et al. 2017, Hybrid CTC/attention architecture) is added, so
+    that it means the same whatever the normalisation.
     """
     norm = length_norm(length, options.normalization, options.length_penalty)
     return log_prob / norm + options.length_bonus * (length - 1)

@@ -16,8 +16,8 @@ class BidirectionalLayer(nn.Module):
 
     With a `chunk` the backward direction begins anew, from nothing, at the end of each `chunk`
     positions, so that no position needs more of the future than its chunk has: a latency-controlled
-    layer (Zhang et al. 2016, 1510.08983) that looks at nothing right of a chunk. The
-    forward direction goes through. Chunks are rows of one batch, however long the source.
+    layer (Zhang et al. 2016, 1510.08983) that looks at nothing right of a chunk. The forward
+    direction goes through. Chunks are rows of one batch, however long the source.
     """
 
     def __init__(
