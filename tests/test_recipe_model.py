@@ -18,6 +18,9 @@ from transduce.recipe import ModelOptions, Recipe
         ({"encoder": {"kind": "conformer", "pyramid": 1, "layers": 2}}, "`pyramid` is for recurr"),
         ({"encoder": {"kind": "transformer", "bidirectional": False}}, "for recurrent encoders"),
         ({"encoder": {"layers": 2, "pyramid": 2}}, "of layers above the first"),
+        ({"encoder": {"kind": "conformer", "chunk": 8}}, "`chunk` 8 is for recurrent"),
+        ({"encoder": {"bidirectional": False, "chunk": 8}}, "read in both directions"),
+        ({"encoder": {"layers": 3, "pyramid": 2, "chunk": 6}}, "not a multiple of 4"),
         ({"encoder": {"kind": "conformer", "size": 36}}, "not a multiple of twice the heads"),
         ({"encoder": {"kernel": 8}}, "kernel 8 is even"),
         ({"decoder": {"attention": {"kind": "location"}}}, "`parallel` does not know"),
@@ -47,4 +50,10 @@ def test_two_passes_are_compared_by_a_decoder(model: dict[str, Any]) -> None:
 def test_time_is_not_halved_for_text() -> None:
     options = ModelOptions.model_validate({"encoder": {"layers": 2, "pyramid": 1}})
     with pytest.raises(UsageError, match="pyramid"):
+        build_model(options, 8, 8)
+
+
+def test_texts_have_no_chunks() -> None:
+    options = ModelOptions.model_validate({"encoder": {"chunk": 4}})
+    with pytest.raises(UsageError, match=r"model\.encoder\.chunk is for speech"):
         build_model(options, 8, 8)

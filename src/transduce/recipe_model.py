@@ -49,6 +49,9 @@ class EncoderOptions(RecurrentOptions):
     bidirectional: bool = True  # read the source in both directions
     # speech: so many layers above the first halve time (1508.01211, section 3.1)
     pyramid: Count = 0
+    # speech, to be heard live: the direction from the end reads no more than so many positions, one
+    # such piece after the other; 0: all of the source
+    chunk: Count = 0
     heads: Positive = 4  # of self-attention
     feed_forward: Positive | None = None  # inner width; default: 4 x size
     kernel: Positive = 15  # conformer: positions that a convolution sees, an odd number
@@ -76,6 +79,16 @@ class EncoderOptions(RecurrentOptions):
         if not self.recurrent and (self.pyramid or not self.bidirectional):
             name = "pyramid" if self.pyramid else "bidirectional: false"
             raise ValueError(f"`{name}` is for recurrent encoders, not for `{self.kind}`")
+        if self.chunk and not (self.recurrent and self.bidirectional):
+            raise ValueError(
+                f"`chunk` {self.chunk} is for recurrent encoders that read in both directions; set "
+                "it to 0"
+            )
+        if self.chunk % 2**self.pyramid:
+            raise ValueError(
+                f"chunk {self.chunk} is not a multiple of {2**self.pyramid}, by which `pyramid` "
+                "shortens it"
+            )
         if self.pyramid >= self.layers:
             raise ValueError(
                 f"pyramid {self.pyramid} is of layers above the first, and there are {self.layers}"

@@ -10,7 +10,7 @@ from transduce.recipe_base import Count, Options, Positive
 
 
 class SearchOptions(Options):
-    """Decoding. Score of a hypothesis: log-probability / length normalisation + coverage penalty.
+    """Decoding. Score: log-probability / length normalisation + coverage penalty + length bonus.
 
     average: divided by length ** length_penalty; gnmt: divided by
     ((5 + length) / 6) ** length_penalty (1609.08144, section 7); length counts the end symbol.
@@ -22,6 +22,8 @@ class SearchOptions(Options):
     length: Literal["short", "medium", "long"] | None = None
     normalization: Literal["average", "gnmt"] = "average"  # by length, as above
     length_penalty: Annotated[float, Field(ge=0.0)] = 1.0  # higher favours longer targets
+    # added to the score for each token, the end symbol not counted; below 0 it favours shorter ones
+    length_bonus: float = 0.0
     # a target may have max_ratio x source + max_extra tokens
     max_ratio: Annotated[float, Field(gt=0.0)] = 2.0
     max_extra: Annotated[int, Field(ge=0)] = 10  # see max_ratio

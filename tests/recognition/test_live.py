@@ -72,8 +72,9 @@ def test_text_grows_and_ends_with_each_utterance(waveform: Any) -> None:
         assert counts == sorted(counts) and len(counts) >= 6
         ends = [line.end for line in partial]
         assert min(np.diff(ends)) >= 0.2 - 1e-6
-    # What the model was given of an utterance are the frames of its sound, from its first sample.
-    first = wave[round(finals[0].start * RATE) :]
+    # What the model was given of an utterance are the frames of its sound, and of half a second
+    # before it, of which 0.2 s count as its own.
+    first = wave[round((finals[0].start - 0.3) * RATE) :]
     assert np.array_equal(model.ended[0], OnlineLogMel(Mel()).push(first)[: len(model.ended[0])])
 
 

@@ -77,9 +77,9 @@ def test_the_end_in_a_word_and_another_rate(
 ) -> None:
     wave = waveform((2.4, 4.0), seconds=4.0)
     said = printed(monkeypatch, capsys, clock, Pipe(pcm(wave)[:-1]))
-    assert said.startswith("heard 1.") and said.count("\n") == 1
+    assert said.startswith("heard 2.") and said.count("\n") == 1
     halved = printed(monkeypatch, capsys, clock, Pipe(pcm(wave[::2])), RATE // 2)
-    assert halved.startswith("heard 1.") and halved.count("\n") == 1
+    assert halved.startswith("heard 2.") and halved.count("\n") == 1
 
 
 def test_ctrl_c_while_waiting_makes_the_last_line_final(
@@ -92,7 +92,7 @@ def test_ctrl_c_while_waiting_makes_the_last_line_final(
     wave = waveform((2.4, 4.0), seconds=4.0)
     before = signal.getsignal(signal.SIGINT)
     said = printed(monkeypatch, capsys, clock, Pipe(pcm(wave), at_end=interrupt))
-    assert said.startswith("heard 1.") and said.count("\n") == 1
+    assert said.startswith("heard 2.") and said.count("\n") == 1
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -83,8 +83,13 @@ def sound(seconds: float, seed: int = 1) -> Any:
 
 @pytest.mark.parametrize(
     "model",
-    [{}, {"ctc": {"weight": 1.0}}, {"transducer": {"size": 8}}],
-    ids=["joint", "ctc", "transducer"],
+    [
+        {},
+        {"ctc": {"weight": 1.0}},
+        {"transducer": {"size": 8}},
+        {"encoder": {"size": 16, "chunk": 3}},
+    ],
+    ids=["joint", "ctc", "transducer", "chunks"],
 )
 def test_the_final_text_is_that_of_the_whole_recording(tmp_path: Path, model: Any) -> None:
     model = loaded(tmp_path / "m", **model)

@@ -31,6 +31,7 @@ OPTIONS = st.fixed_dictionaries(
         "beam": st.integers(1, 6),
         "normalization": st.sampled_from(["average", "gnmt"]),
         "length_penalty": st.sampled_from([0.0, 0.6, 1.0, 1.7]),
+        "length_bonus": st.sampled_from([0.0, 0.8, -0.5]),
         "max_ratio": st.sampled_from([0.3, 1.0, 2.0]),
         "max_extra": st.integers(0, 4),
         "min_ratio": st.sampled_from([0.0, 0.4, 1.0]),

@@ -154,3 +154,11 @@ def test_what_has_no_plan_is_searched_step_by_step(
     model = pack(make(decoder, size=size), precision)
     for one, other in both(model, SearchOptions(beam=beam), monkeypatch, planned=False):
         assert [h.ids for h in one] == [h.ids for h in other]
+
+
+def test_a_bonus_for_length_is_no_part_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pack(make(), "bf16")
+    plain = both(model, SearchOptions(beam=4), monkeypatch)
+    changed = both(model, SearchOptions(beam=4, length_bonus=2.0), monkeypatch, planned=False)
+    assert_same(changed)
+    assert [h.ids for one, _ in plain for h in one] != [h.ids for one, _ in changed for h in one]

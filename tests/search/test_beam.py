@@ -117,6 +117,7 @@ def listed_beam(toy: Toy, source: list[int], options: SearchOptions) -> list[tup
             rest = [(s, ids) for s, ids in ends if (s, ids) not in best]
             unfinished = sorted([(normalise(s, t + 1, options), i) for s, i in rest], reverse=True)
         hope = normalise(live[0][0], longest + 1, options)
+        hope -= min(0.0, options.length_bonus) * longest  # below 0 it never helps
         enough = len(finished) >= options.n_best and finished[options.n_best - 1][0] >= hope
         if enough or len(finished) >= options.beam:
             break
@@ -130,11 +131,12 @@ SOURCES = [[4], [5, 3], [3, 3, 4], [5, 4, 3, 5]]
 
 @pytest.mark.parametrize(("normalization", "penalty"), NORMS)
 @pytest.mark.parametrize("bounds", [(0.0, 1.0, 0), (0.5, 1.0, 1), (1.0, 1.0, 0), (0.0, 0.0001, 3)])
-def test_a_wide_beam_is_exhaustive_search(normalization, penalty, bounds, padded) -> None:
+@pytest.mark.parametrize("bonus", [0.0, 0.8, -0.6])
+def test_a_wide_beam_is_exhaustive_search(normalization, penalty, bounds, bonus, padded) -> None:
     least, most, extra = bounds
     options = SearchOptions(
         beam=400, n_best=30, normalization=normalization, length_penalty=penalty,
-        min_ratio=least, max_ratio=most, max_extra=extra,
+        min_ratio=least, max_ratio=most, max_extra=extra, length_bonus=bonus,
     )  # fmt: skip
     toy = Toy(seed=3)
     for source, found in zip(SOURCES, run(toy, SOURCES, options, padded), strict=True):
@@ -154,6 +156,7 @@ def test_a_narrow_beam_does_what_the_list_version_does(seed, beam, padded) -> No
         options = SearchOptions(
             beam=beam, n_best=max(1, beam - 1), normalization=normalization,
             length_penalty=penalty, min_ratio=0.4, max_ratio=1.3, max_extra=1,
+            length_bonus=(seed % 3 - 1) * 0.5,
         )  # fmt: skip
         for source, found in zip(sources, run(toy, sources, options, padded), strict=True):
             assert [(h.ids, h.finished) for h in found] == listed_beam(toy, source, options)

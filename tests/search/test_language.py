@@ -7,7 +7,6 @@ import itertools
 import pytest
 import torch
 
-from transduce.errors import UsageError
 from transduce.hypotheses.scoring import normalise
 from transduce.model.shortlist import Shortlist, Shortlisted
 from transduce.recipe import SearchOptions
@@ -90,15 +89,3 @@ def test_without_weight_it_is_the_search_without(tiny, language) -> None:
     assert as_asked(Advised(model, language), options) is not model
     found = decode_batch(Advised(model, language), MANY, options)
     assert found == decode_batch(model, MANY, options)
-
-
-def test_ctc_alone_says_that_it_cannot(tiny) -> None:
-    class Head:
-        """CTC and nothing else."""
-
-        decoder = None
-        has_ctc = True
-
-    options = SearchOptions(language_model="somewhere")
-    with pytest.raises(UsageError, match=r"search\.language_model is somewhere, but CTC alone"):
-        decode_batch(Head(), MANY[:2], options)

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from transduce.errors import UsageError
 from transduce.recipe import SearchOptions
+from transduce.search import decode_batch
 from transduce.search.rnn_transducer import transducer_search
 
 BOS, LABELS, CODES = 1, (3, 4), 499
@@ -160,3 +162,23 @@ def test_silence_is_empty_and_chatter_ends() -> None:
     toy.table[:] = torch.tensor([-9.0, -math.inf, -math.inf, 0.0, -9.0]).log_softmax(dim=0)
     (found,) = run(toy, [[5] * 10], SearchOptions(beam=2, max_ratio=1.0, max_extra=0))
     assert len(found[0].ids) == 10 and not found[0].finished
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"block_ngrams": 3},
+        {"block_repeats": True},
+        {"coverage_penalty": 0.2},
+        {"min_length": 2},
+        {"language_model": "runs/lm"},
+        {"length_bonus": 0.5},
+    ],
+)
+def test_options_that_it_does_not_follow_are_refused_by_name(option) -> None:
+    """Silence would look like a language model that changes nothing."""
+    toy = Toy(1)
+    toy.transducer, toy.decoder = toy, None
+    ((name, value),) = option.items()
+    with pytest.raises(UsageError, match=rf"search\.{name} is {value}, but a transducer"):
+        decode_batch(toy, [[3, 4]], SearchOptions(**option))

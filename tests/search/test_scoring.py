@@ -27,6 +27,8 @@ def test_longer_targets_are_divided_by_more(length, kind, penalty) -> None:
 def test_normalise_uses_the_options() -> None:
     options = SearchOptions(normalization="gnmt", length_penalty=1.0)
     assert normalise(-6.0, 13, options) == -2.0
+    rewarded = options.model_copy(update={"length_bonus": 0.25})
+    assert normalise(-6.0, 13, rewarded) == -2.0 + 12 * 0.25  # the end symbol has none
 
 
 @pytest.mark.parametrize(

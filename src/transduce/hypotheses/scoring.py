@@ -22,6 +22,8 @@ class LengthOptions(Protocol):
     @property
     def length_penalty(self) -> float: ...
     @property
+    def length_bonus(self) -> float: ...
+    @property
     def min_ratio(self) -> float: ...
     @property
     def max_ratio(self) -> float: ...
@@ -53,8 +55,13 @@ def length_norm(length: int, kind: Normalization, penalty: float) -> float:
 
 
 def normalise(log_prob: float, length: int, options: LengthOptions) -> float:
-    """The score of a hypothesis of `length` (tokens and end symbol) with this log-probability."""
-    return log_prob / length_norm(length, options.normalization, options.length_penalty)
+    """The score of a hypothesis of `length` (tokens and end symbol) with this log-probability.
+
+    A bonus for each token (Watanabe et al. 2017, Hybrid CTC/attention architecture) is added, so
+    that it means the same whatever the normalisation.
+    """
+    norm = length_norm(length, options.normalization, options.length_penalty)
+    return log_prob / norm + options.length_bonus * (length - 1)
 
 
 def min_tokens(source_tokens: int, options: LengthOptions) -> int:

@@ -77,6 +77,8 @@ def _source(
     """What stands before the encoder."""
     if bins is not None:
         return Subsampling(options.subsampling, bins, options.encoder.size)
+    if options.encoder.chunk:
+        raise UsageError("model.encoder.chunk is for speech; a text is not read while it is spoken")
     if options.encoder.pyramid:
         raise UsageError(
             "model.encoder.pyramid shortens the memory of speech; a text's positions are its tokens"

@@ -12,15 +12,24 @@ from transduce.recipe import EncoderOptions
 
 
 class BidirectionalLayer(nn.Module):
-    """One layer, in one direction or in both side by side (Schuster and Paliwal 1997)."""
+    """One layer, in one direction or in both side by side (Schuster and Paliwal 1997).
 
-    def __init__(self, options: EncoderOptions, input_size: int, with_cell: bool) -> None:
+    With a `chunk` the backward direction begins anew, from nothing, at the end of each `chunk`
+    positions, so that no position needs more of the future than its chunk has: a latency-controlled
+    layer (Zhang et al. 2016, 1510.08983) that looks at nothing right of a chunk. The forward
+    direction goes through. Chunks are rows of one batch, however long the source.
+    """
+
+    def __init__(
+        self, options: EncoderOptions, input_size: int, with_cell: bool, chunk: int = 0
+    ) -> None:
         super().__init__()
         width = options.size // 2 if options.bidirectional else options.size
         self.forwards = RecurrentLayer(options.kind, input_size, width)
         self.backwards = (
             RecurrentLayer(options.kind, input_size, width) if options.bidirectional else None
         )
+        self.chunk = chunk
         self.with_cell = with_cell and options.kind == "lstm"
 
     def _run(
@@ -38,12 +47,24 @@ class BidirectionalLayer(nn.Module):
         outputs, final, cell = self._run(self.forwards, x, lengths)
         if self.backwards is None:
             return outputs, final, cell
-        other, other_final, other_cell = self._run(
-            self.backwards, reverse_by_length(x, lengths), lengths
-        )
-        both = torch.cat([outputs, reverse_by_length(other, lengths)], dim=-1)
+        other, other_final, other_cell = self.from_the_end(x, lengths)
+        both = torch.cat([outputs, other], dim=-1)
         cells = None if cell is None or other_cell is None else torch.cat([cell, other_cell], -1)
         return both, torch.cat([final, other_final], dim=-1), cells
+
+    def from_the_end(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The backward direction as `forward`; its final states are those after the first position,
+        or that of the last chunk."""
+        assert self.backwards is not None
+        if not self.chunk:
+            found, final, cell = self._run(self.backwards, reverse_by_length(x, lengths), lengths)
+            return reverse_by_length(found, lengths), final, cell
+        pieces, sizes = _chunks(x, lengths, self.chunk)
+        found, final, cell = self._run(self.backwards, reverse_by_length(pieces, sizes), sizes)
+        found = reverse_by_length(found, sizes).unflatten(0, (len(x), -1)).flatten(1, 2)
+        rows = torch.arange(len(x), device=lengths.device) * (len(pieces) // len(x))
+        last = rows + torch.div(lengths - 1, self.chunk, rounding_mode="floor")
+        return found[:, : x.shape[1]], final[last], None if cell is None else cell[last]
 
 
 class RecurrentEncoder(nn.Module):
@@ -60,8 +81,11 @@ class RecurrentEncoder(nn.Module):
         paired = [2 * options.size] * options.pyramid
         sizes = [input_size, *paired, *[options.size] * (options.layers - options.pyramid)]
         self.memory_size = options.size
+        # Where time is halved, so is the chunk: it stays as long.
+        chunks = [options.chunk >> min(i, options.pyramid) for i in range(options.layers)]
         self.layers = nn.ModuleList(
-            BidirectionalLayer(options, size, with_cell) for size in sizes[:-1]
+            BidirectionalLayer(options, size, with_cell, chunk)
+            for size, chunk in zip(sizes, chunks, strict=False)
         )
         self.norms = nn.ModuleList(
             nn.LayerNorm(options.size) if options.layer_norm else nn.Identity() for _ in self.layers
@@ -95,6 +119,17 @@ class RecurrentEncoder(nn.Module):
             final=torch.stack(finals),
             cell=torch.stack(cells) if cells else None,
         )
+
+
+def _chunks(x: Tensor, lengths: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Each `size` positions as a row: x (B, S, D) -> (B x C, size, D), and their lengths (B x C,).
+
+    What is only padding counts as one position, whose outputs nobody reads.
+    """
+    x = nn.functional.pad(x, (0, 0, 0, -x.shape[1] % size))
+    pieces = x.unflatten(1, (-1, size)).flatten(0, 1)
+    firsts = torch.arange(0, x.shape[1], size, device=lengths.device)
+    return pieces, (lengths.unsqueeze(1) - firsts).clamp(1, size).flatten()
 
 
 def _pairs(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

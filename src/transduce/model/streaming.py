@@ -1,9 +1,9 @@
 """The memory of speech that is still being spoken: subsampling and encoder with a carried state.
 
 Where nothing looks ahead but the convolutions (by a frame each), a memory position is known as soon
-as the last frame under it is. Each part here takes what is new, gives what is now known, and keeps
-what the next positions still need; together they give the memory that `Seq2Seq.encode` gives for
-the whole, whatever the pieces.
+as the last frame under it is; with chunks, as soon as that of its chunk is. Each part here takes
+what is new, gives what is now known, and keeps what the next positions still need; together they
+give the memory that `Seq2Seq.encode` gives for the whole, whatever the pieces.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ def looks_ahead(model: Seq2Seq) -> str | None:
         return "its encoder attends to the whole utterance (model.encoder.kind)"
     first = model.encoder.layers[0]
     assert isinstance(first, BidirectionalLayer)
-    if first.backwards is not None:
-        return "its encoder reads in both directions (model.encoder.bidirectional: true)"
+    if first.backwards is not None and not first.chunk:
+        return (
+            "its encoder reads in both directions (model.encoder.bidirectional: true), all of the "
+            "utterance at once (model.encoder.chunk: 0)"
+        )
     return None
 
 
@@ -79,7 +82,7 @@ class GrowingMemory:
         if not self._values:
             raise UsageError("nothing was heard yet")
         values = torch.cat(self._values, dim=1)
-        states = [layer.state for layer in self._layers if layer.state is not None]
+        states = [state for layer in self._layers for state in layer.ends()]
         cells = [state.cell for state in states if state.cell is not None]
         with_cell = all(layer.with_cell for layer in self._layers)
         return Memory(
@@ -163,24 +166,54 @@ class _Neighbours:
 
 
 class _Layer:
-    """A layer of the encoder: (1, n, D) -> (1, m, D), from the state that the last piece left."""
+    """A layer of the encoder: (1, n, D) -> (1, m, D), from the state that the last piece left.
+
+    One with chunks waits until a chunk is whole.
+    """
 
     def __init__(
         self, layer: BidirectionalLayer, norm: nn.Module, *, residual: bool, paired: bool
     ) -> None:
-        self._run, self._norm, self._residual = layer.forwards, norm, residual
+        self._layer, self._norm, self._residual = layer, norm, residual
+        self._held: Tensor | None = None  # what there is of the next chunk
+        self._backwards: LayerState | None = None
         self._pairs = _Neighbours(2) if paired else None
         self.with_cell = layer.with_cell
-        self.state: LayerState | None = None
+        self._forwards: LayerState | None = None
 
     def push(self, x: Tensor, last: bool) -> Tensor:
         if self._pairs is not None:
             x = self._pairs.push(x, last)
+        if self._layer.chunk:
+            x = self._whole_chunks(x, last)
+        forwards = self._layer.forwards
         if not x.shape[1]:
-            return x.new_zeros(1, 0, self._run.rnn.hidden_size)
-        outputs, self.state = self._run.go_on(x, self.state)
+            sides = 1 if self._layer.backwards is None else 2
+            return x.new_zeros(1, 0, sides * forwards.rnn.hidden_size)
+        outputs, self._forwards = forwards.go_on(x, self._forwards)
+        if self._layer.backwards is not None:
+            other, hidden, cell = self._layer.from_the_end(x, torch.tensor([x.shape[1]]))
+            self._backwards = LayerState(hidden, cell)
+            outputs = torch.cat([outputs, other], dim=2)
         outputs = self._norm(outputs)
         return x + outputs if self._residual and x.shape == outputs.shape else outputs
+
+    def _whole_chunks(self, x: Tensor, last: bool) -> Tensor:
+        if self._held is not None:
+            x = torch.cat([self._held, x], dim=1)
+        whole = x.shape[1] if last else x.shape[1] // self._layer.chunk * self._layer.chunk
+        self._held = x[:, whole:]
+        return x[:, :whole]
+
+    def ends(self) -> list[LayerState]:
+        """What the last positions left, both directions side by side; nothing as yet: []."""
+        one, other = self._forwards, self._backwards
+        if one is None or other is None:
+            return [] if one is None else [one]
+        cells = (one.cell, other.cell)
+        both = [cell for cell in cells if cell is not None] if self.with_cell else []
+        cell = torch.cat(both, dim=1) if both else None
+        return [LayerState(torch.cat([one.hidden, other.hidden], dim=1), cell)]
 
 
 def _layers(encoder: RecurrentEncoder) -> list[_Layer]:

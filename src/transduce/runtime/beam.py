@@ -38,6 +38,8 @@ def beam_search(
     norms = [length_norm(t + 1, kind, penalty) for t in range(longest + 1)]
     # The longest target allowed is the most favourable to a live hypothesis.
     widest = np.array([norms[n] for n in limits.max.tolist()], dtype=np.float32)
+    bonus = options.length_bonus
+    most = np.float32(max(0.0, bonus)) * limits.max.astype(np.float32)
     records: list[Record] = []
     results = Tables.empty(batch, options.n_best, beam)
     tables = Tables.empty(batch, options.n_best, beam)
@@ -53,14 +55,15 @@ def beam_search(
         values, parents, tokens, gains = _continuations(step, scores, beam)
         ends = _among_best(ending, values, beam)
         # 3. Finished hypotheses enter their sentence's table of the n best.
-        tables.finish(ending / norms[t], ends, t)
+        ranked = ending / norms[t] + bonus * t
+        tables.finish(ranked, ends, t)
         closing = limits.max[rows] == t
         if closing.any():
-            tables.close(ending / norms[t], ends, closing, t)
+            tables.close(ranked, ends, closing, t)
         # 4. The others live on.
         records.append(Record(rows, step.end, tokens, parents, gains, step.attention))
         scores, state = values, step.state.select(parents)
-        tables.settle(scores[:, 0] / widest[rows], closing)
+        tables.settle(scores[:, 0] / widest[rows] + most[rows], closing)
         # 5. Sentences that are done leave.
         kept = remaining(tables.done)
         if kept is not None:

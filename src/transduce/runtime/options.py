@@ -46,6 +46,7 @@ class Search:
     batch_tokens: int
     max_source: int
     # Folders that were exported before there were these do not have them.
+    length_bonus: float = 0.0
     length: str | None = None
     min_length: int | None = None
     max_length: int | None = None

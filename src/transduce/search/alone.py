@@ -28,7 +28,7 @@ def search_alone(
     """The n best hypotheses of the only sentence that is running, before its first step; None
     where there is no plan for it."""
     make, limits, beam = getattr(model, "plan", None), running.limits, options.beam
-    if make is None or not fits(beam) or options.coverage_penalty:
+    if make is None or not fits(beam) or options.coverage_penalty or options.length_bonus:
         return None
     first, least, last = limits.spans[:, 0].tolist()
     if (last + 1 - first) * beam * running.width > MOST_ATTENTION:

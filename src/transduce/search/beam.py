@@ -6,8 +6,9 @@ that end in EOS are finished; the K best that do not end live on. A sentence is 
 hypotheses have finished, when no live one can still beat the n best finished ones, or at its
 longest target, where the live hypotheses are closed with EOS and marked unfinished.
 
-Live hypotheses are compared by log-probability; a penalty for coverage is added where they end. It
-is never above 0, so that what a live one may still reach is bounded without it.
+Live hypotheses are compared by log-probability; a penalty for coverage and a bonus for length are
+added where they end. What a live one may still reach is bounded without the penalty, which is never
+above 0, and with the bonus of the longest target.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from transduce.search.candidates import Survey, best_continuations, copied_share
 from transduce.search.coverage import Coverage
 from transduce.search.history import Record
 from transduce.search.interface import SearchModel
+from transduce.search.limits import Limits
 from transduce.search.pool import search_batch
 from transduce.search.running import Method, Running
 from transduce.search.tables import Tables
@@ -58,17 +60,17 @@ def _step(model: SearchModel, running: Running, options: SearchOptions, t: int) 
         running.coverage = covered.select(best.parents)
     # On most steps there are none; to ask an accelerator would cost more than to enter them.
     if ends.device.type != "cpu" or bool(ends.any()):
-        tables.finish(_ranked(ending, limits.norm(t), covered, options), ends, t)
+        tables.finish(_ranked(ending, t, limits, covered, options), ends, t)
     at_end = None
     if t in limits.closing:
         at_end = limits.steps[2] <= t
-        ranked = _ranked(ending, limits.norm(t), covered, options)
+        ranked = _ranked(ending, t, limits, covered, options)
         tables.close(ranked, ends, at_end, t)
     # 4. The others live on.
     running.tokens = best.tokens if step.words is None else step.words[best.tokens]
     copied = copied_share(step, best)
     running.scores, running.state = best.values, step.state.select(best.parents)
-    tables.settle(best.values[:, 0] / limits.widest, at_end)
+    tables.settle(limits.hope(best.values[:, 0]), at_end)
     return Record(end, running.tokens, best.parents, best.gains, step.attention, copied)
 
 
@@ -80,10 +82,11 @@ BEAM = Method(_tables, _step)
 
 
 def _ranked(
-    ending: Tensor, norm: float | Tensor, covered: Coverage | None, options: SearchOptions
+    ending: Tensor, t: int, limits: Limits, covered: Coverage | None, options: SearchOptions
 ) -> Tensor:
-    """The scores (B, K) of hypotheses that end here, with log-probabilities `ending` (B, K)."""
-    return ending / norm if covered is None else ending / norm + covered.score(options)
+    """The scores (B, K) of hypotheses that end at step t with log-probabilities `ending` (B, K)."""
+    scores = limits.score(ending, t)
+    return scores if covered is None else scores + covered.score(options)
 
 
 def _among_best(ending: Tensor, values: Tensor, beam: int) -> Tensor:

@@ -23,6 +23,7 @@ class Limits:
     may choose EOS, and the last. sources: (B,) real memory positions, a text's EOS counted, on the
     CPU. steps: the spans on the search's device. widest: (B,) the length norm of each one's longest
     target. norms: the length norm of a target with 0, 1, 2, … tokens and its EOS, as far as needed.
+    bonus: what is added to the score for each token.
     """
 
     spans: np.ndarray
@@ -30,6 +31,7 @@ class Limits:
     steps: Tensor
     widest: Tensor
     norms: list[float]
+    bonus: float = 0.0
 
     @classmethod
     def of(cls, lengths: Tensor, options: SearchOptions, t: int, device: torch.device) -> Limits:
@@ -47,6 +49,7 @@ class Limits:
             # The longest target allowed is the most favourable to a live hypothesis.
             widest=torch.tensor([norms[last - t] for last in most], device=device),
             norms=norms,
+            bonus=options.length_bonus,
         )
 
     def keep(self, kept: np.ndarray, rows: Tensor) -> Limits:
@@ -67,7 +70,20 @@ class Limits:
             torch.cat([self.steps, other.steps], dim=1),
             torch.cat([self.widest, other.widest]),
             max(self.norms, other.norms, key=len),
+            self.bonus,
         )
+
+    def score(self, log_probs: Tensor, t: int) -> Tensor:
+        """The scores of targets that end at step t; log_probs (B, K) -> (B, K)."""
+        scores = log_probs / self.norm(t)
+        if not self.bonus:
+            return scores
+        return scores + self.bonus * (t - self.steps[0]).unsqueeze(1)
+
+    def hope(self, log_probs: Tensor) -> Tensor:
+        """What live hypotheses may score in the end at most; log_probs (B,) -> (B,)."""
+        hope = log_probs / self.widest
+        return hope + self.bonus * (self.steps[2] - self.steps[0]) if self.bonus > 0 else hope
 
     def norm(self, t: int) -> float | Tensor:
         """What the score of a target that ends at step t is divided by; (B, 1) if ages differ."""

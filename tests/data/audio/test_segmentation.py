@@ -179,19 +179,34 @@ def test_a_live_signal_gives_the_piece_while_it_is_spoken(
     speech_like: Make, noise_like: Make
 ) -> None:
     wave = with_speech(speech_like, noise_like, (3.0, 5.0), (7.0, 8.0))
-    segmenter = Segmenter(RATE, live=True)
+    segmenter = Segmenter(RATE, Cutting(margin=0.2, lead=0.6), live=True)
     begun: dict[float, float] = {}
     ended: list[tuple[Piece, float]] = []
     for block in in_blocks(wave, 800):
         ended += [(piece, segmenter.seconds) for piece in segmenter.push(block)]
         if (current := segmenter.current()) is not None:
             begun.setdefault(current[0], segmenter.seconds)
-            assert len(current[1]) == round((segmenter.seconds - current[0]) * RATE)
+            first = round((current[0] - 0.4) * RATE)  # what came before the start is heard too
+            assert np.array_equal(current[1], wave[first : round(segmenter.seconds * RATE)])
     assert [round(start) for start in begun] == [3, 7]
     for start, known in begun.items():
         assert known - start < 0.5
     assert len(ended) == 2 and ended[0][1] - 5.0 < 0.8  # half a second of pause, and little more
+    for piece, _ in ended:
+        first, last = round((piece.start - 0.4) * RATE), round(piece.end * RATE)
+        assert np.array_equal(piece.samples, wave[first:last])
     assert segmenter.finish() == []
+
+
+def test_a_live_piece_hears_nothing_that_an_earlier_one_had(speech_like: Make) -> None:
+    """However long the lead: a word at the end of one would be written twice."""
+    silence = np.zeros(RATE * 7 // 10, dtype=np.float32)
+    wave = np.concatenate([silence, speech_like(2.0), silence, speech_like(2.0), silence])
+    segmenter = Segmenter(RATE, Cutting(lead=9.0), live=True)
+    found = [piece for block in in_blocks(wave, 800) for piece in segmenter.push(block)]
+    one, other = [*found, *segmenter.finish()]
+    assert np.array_equal(one.samples, wave[: round(one.end * RATE)])
+    assert np.array_equal(other.samples, wave[round(one.end * RATE) : round(other.end * RATE)])
 
 
 def test_memory_does_not_grow_with_the_recording(speech_like: Make, noise_like: Make) -> None:
@@ -267,6 +282,7 @@ def test_wrong_values_are_told() -> None:
         {"pause": 0.0},
         {"longest": 5.0, "pause": 9.0},
         {"margin": -1.0},
+        {"lead": -1.0},
     ):
         with pytest.raises(UsageError):
             Cutting(**values)

@@ -16,6 +16,7 @@ from transduce.model import Seq2Seq
 from transduce.recipe import SearchOptions
 from transduce.search import Ensemble, decode_batch, force_score
 from transduce.search.ctc.prefix import Frames, PrefixState
+from transduce.search.language import Advised, Language
 
 EOS, VOCABULARY = 2, 6
 
@@ -104,6 +105,50 @@ def test_a_wide_beam_is_exhaustive_search(spoken, weight, penalty) -> None:
                 assert h.token_scores == pytest.approx(scores, abs=1e-4)
                 assert h.score == pytest.approx(score, abs=1e-4)
                 assert h.attention.shape == (len(h.ids) + 1, positions)
+
+
+def said_by(language: Language, ids: tuple[int, ...]) -> list[float]:
+    """The log-probability that a language model gives each token and EOS, teacher-forced."""
+    read = torch.tensor([language.prompt])
+    found, _ = language.model(read, torch.tensor([read.shape[1]]), torch.tensor([[1, *ids]]))
+    scores: list[float] = found[0].gather(1, torch.tensor([[*ids, EOS]]).T).squeeze(1).tolist()
+    return scores
+
+
+@pytest.mark.parametrize("language_weight", [0.4, 2.0])
+def test_with_a_language_model_too_a_wide_beam_is_exhaustive_search(
+    tiny, spoken, language_weight
+) -> None:
+    """It comes on top of what decoder and CTC say together, and takes no part of their weight."""
+    language = Language(tiny(6, vocabulary=VOCABULARY, attention="none"), [4])
+    options = SearchOptions(
+        beam=300, n_best=5, ctc_weight=0.3, max_ratio=0.5, max_extra=2,
+        language_weight=language_weight, length_bonus=0.2,
+    )  # fmt: skip
+    sources = sources_of(1, 4, 6)
+    changed = 0
+    with torch.inference_mode():
+        plain = decode_batch(spoken, sources, options)
+        found = decode_batch(Advised(spoken, language), sources, options)
+        for source, hypotheses, others in zip(sources, found, plain, strict=True):
+            changed += [h.ids for h in hypotheses] != [h.ids for h in others]
+            longest = max(1, math.floor(0.5 * ((len(source) + 2) // 2 - 1) + 2))
+            table = []
+            for length in range(longest + 1):
+                for ids in itertools.product((3, 4, 5), repeat=length):
+                    heard = token_scores(spoken, source, ids, 0.3)
+                    pairs = zip(heard, said_by(language, ids), strict=True)
+                    scores = [own + language_weight * theirs for own, theirs in pairs]
+                    table.append((normalise(sum(scores), length + 1, options), ids, scores))
+            table.sort(reverse=True)
+            possible = [row for row in table if row[0] > -math.inf][:5]
+            assert [tuple(h.ids) for h in hypotheses if h.score > -1e30] == [
+                ids for _, ids, _ in possible
+            ]
+            for h, (score, _, scores) in zip(hypotheses, possible, strict=False):
+                assert h.token_scores == pytest.approx(scores, abs=1e-4)
+                assert h.score == pytest.approx(score, abs=1e-4)
+    assert changed  # it does have a say
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])

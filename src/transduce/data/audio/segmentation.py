@@ -28,12 +28,15 @@ class Cutting:
     """How recordings are cut: all in seconds.
 
     No piece is longer than `longest`. A silence of `pause` ends a piece; `margin` of the silence
-    before and after is left to it. Errors: UsageError for values that cannot be.
+    before and after is left to it. What is live hears up to `lead` before a piece, as far as no
+    other piece has it: models are trained on recordings, few of which begin with the first word.
+    Errors: UsageError for values that cannot be.
     """
 
     longest: float = 20.0
     pause: float = 0.5
     margin: float = 0.2
+    lead: float = 0.5
 
     def __post_init__(self) -> None:
         if not self.longest >= 1.0:
@@ -44,11 +47,16 @@ class Cutting:
             )
         if not self.margin >= 0:
             raise UsageError(f"a margin of {self.margin:g} s: it cannot be negative")
+        if not self.lead >= 0:
+            raise UsageError(f"a lead of {self.lead:g} s: it cannot be negative")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """A part of a recording with speech: its times in seconds, and its samples (N,) float32."""
+    """A part of a recording with speech: its times in seconds, and its samples (N,) float32.
+
+    Of a live piece there are samples from `Cutting.lead` before its start on.
+    """
 
     start: float
     end: float
@@ -82,6 +90,7 @@ class Segmenter:
         self._detector = Detector(0.0 if live else 10.0)
         self._pause = round(self.cutting.pause / SHIFT)
         self._margin = min(round(self.cutting.margin / SHIFT), self._pause // 2)
+        self._lead = max(self._margin, round(self.cutting.lead / SHIFT)) if live else self._margin
         self._longest = round(self.cutting.longest / SHIFT)
         self._blocks: deque[Array] = deque()
         self._first = 0  # sample that the first of the blocks begins with
@@ -118,11 +127,11 @@ class Segmenter:
         return found
 
     def current(self) -> tuple[float, Array] | None:
-        """The piece that is being spoken: its start in seconds and all samples since."""
+        """The piece that is being spoken: its start in seconds and all samples of it."""
         if self._open is None:
             return None
-        start = self._sample(self._begin(self._open))
-        return start / self.rate, self._samples(start, self._total)
+        start, heard = self._sample(self._begin(self._open)), self._sample(self._hears(self._open))
+        return start / self.rate, self._samples(heard, self._total)
 
     # -------------------------------------------------------------------------------- frames
 
@@ -172,7 +181,7 @@ class Segmenter:
         return self._made(piece, rest.start)
 
     def _made(self, piece: _Open, end: int) -> list[Piece]:
-        begin = self._begin(piece)
+        begin, hears = self._begin(piece), self._hears(piece)
         end = min(end, begin + self._longest)
         self._free = end
         long = piece.active * SHIFT >= SHORT
@@ -182,10 +191,15 @@ class Segmenter:
         if stop <= start:
             return []
         self._found = True
-        return [Piece(start / self.rate, stop / self.rate, self._samples(start, stop))]
+        samples = self._samples(self._sample(hears), stop)
+        return [Piece(start / self.rate, stop / self.rate, samples)]
 
     def _begin(self, piece: _Open) -> int:
         return max(self._free, piece.start - self._margin, 0)
+
+    def _hears(self, piece: _Open) -> int:
+        """The frame that its samples begin with."""
+        return max(self._free, piece.start - self._lead, 0)
 
     # ------------------------------------------------------------------------------- samples
 
@@ -200,9 +214,9 @@ class Segmenter:
 
     def _forget(self) -> None:
         """Drop the blocks that no piece can need any more."""
-        frame = self._frames - self._margin
+        frame = self._frames - self._lead
         if self._open is not None:
-            frame = min(frame, self._begin(self._open))
+            frame = min(frame, self._hears(self._open))
         needed = self._sample(frame)
         while self._blocks and self._first + len(self._blocks[0]) <= needed:
             self._first += len(self._blocks.popleft())

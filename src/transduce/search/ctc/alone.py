@@ -1,8 +1,9 @@
-"""Decoding with CTC and nothing else: the best path, or a beam of prefixes.
+"""Decoding with CTC and no decoder: the best path, or a beam of prefixes.
 
 The beam goes frame by frame and keeps the K prefixes that the frames so far mean most probably,
-summed over the paths it has seen (Hannun, Maas, Jurafsky, Ng 2014, 1408.2873, algorithm 1, without
-a language model). All K prefixes of all sentences take a frame together.
+summed over the paths it has seen, and with what a language model and a bonus for length say of them
+(Hannun, Maas, Jurafsky, Ng 2014, 1408.2873, algorithm 1). All K prefixes of all sentences take a
+frame together.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from transduce.data.tokenizers.base import BOS, EOS
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
+from transduce.search.ctc.advice import Advice, Adviser
 from transduce.search.ctc.align import read
 from transduce.search.ctc.joint import CtcModel
 from transduce.search.ctc.prefix import BLANK, LEAST, Frames
@@ -25,6 +27,7 @@ from transduce.search.limits import memory_lengths
 
 HASH = 1_000_003  # of label sequences, modulo 2 ** 64
 NOBODY = -2  # the hash of no prefix
+ADVISED = 40  # labels of each frame that can follow a prefix, at least, where CTC is not alone
 
 
 @torch.inference_mode()
@@ -34,28 +37,37 @@ def ctc_search(
     """The n best hypotheses of each sentence by the model's CTC head; arguments as `beam_search`.
 
     A beam of 1 is the best path. Hypotheses are ranked by their probability, whatever their length:
-    `score` is `log_prob`, the sum over all paths. Their attention is where CTC has each token.
+    `score` is `log_prob`, the sum over all paths. Their attention is where CTC has each token. A
+    language model beside the model (`language.Advised`) and a bonus for length add to all scores,
+    those of tokens too, and the search is then that of prefixes whatever the beam.
     """
     log_probs = model.ctc_log_probs(model.encode(source, lengths))
-    return search_frames(Frames.of(log_probs, memory_lengths(model, lengths)), options)
+    frames = Frames.of(log_probs, memory_lengths(model, lengths))
+    return search_frames(frames, options, Adviser.asked_for(model, options))
 
 
 @torch.inference_mode()
-def search_frames(frames: Frames, options: SearchOptions) -> list[list[Hypothesis]]:
-    """The same, from CTC's log-probabilities."""
+def search_frames(
+    frames: Frames, options: SearchOptions, adviser: Adviser | None = None
+) -> list[list[Hypothesis]]:
+    """The same, from CTC's log-probabilities, and with whoever has a say beside them."""
     found = [[ids] for ids in best_paths(frames)]
-    if options.beam > 1:
+    if options.beam > 1 or adviser is not None:
         # A beam may lose what the best path means; so that a wider search is never a worse one, it
         # stays in the running.
-        beams = prefix_beam(frames, options.beam, options.n_best)
+        beams = prefix_beam(frames, options.beam, options.n_best, adviser)
         pairs = zip(found, beams, strict=True)
         found = [beam if first in beam else [first, *beam] for (first,), beam in pairs]
     rows = [row for row, targets in enumerate(found) for _ in targets]
     targets = [ids for targets in found for ids in targets]
+    readings = read(frames, rows, targets)
+    scores = [reading.token_scores for reading in readings]
+    if adviser is not None:
+        advice = adviser.scores(targets, frames.blank.device)
+        scores = [np.add(*pair).tolist() for pair in zip(scores, advice, strict=True)]
     results: list[list[Hypothesis]] = [[] for _ in found]
-    for row, ids, reading in zip(rows, targets, read(frames, rows, targets), strict=True):
-        total = sum(reading.token_scores)
-        results[row].append(Hypothesis(ids, total, total, reading.token_scores, reading.attention))
+    for row, ids, own, reading in zip(rows, targets, scores, readings, strict=True):
+        results[row].append(Hypothesis(ids, sum(own), sum(own), own, reading.attention))
     for hypotheses in results:
         hypotheses.sort(key=lambda h: -h.log_prob)
     return [hypotheses[: options.n_best] for hypotheses in results]
@@ -97,31 +109,41 @@ class _Prefixes:
         return torch.logaddexp(self.label, self.blank)
 
 
-def prefix_beam(frames: Frames, beam: int, n_best: int) -> list[list[list[int]]]:
+def prefix_beam(
+    frames: Frames, beam: int, n_best: int, adviser: Adviser | None = None
+) -> list[list[list[int]]]:
     """The ids of the n best prefixes of each sentence after all its frames, best first."""
     labels = _labels(frames).double()
     batch, vocabulary, steps = labels.shape
-    # For one prefix the labels that can matter are the `beam` best, and the one it repeats.
-    width = min(beam + 1, vocabulary - 1)
+    # For one prefix the labels that can matter are the `beam` best, and the one it repeats. With an
+    # adviser it might be any; those that the frame itself makes most improbable are left out.
+    width = min(beam + 1 if adviser is None else max(beam + 1, ADVISED), vocabulary - 1)
     best = labels[:, BLANK + 1 :].topk(width, dim=1)  # (B, C, S)
     floor = best.values.masked_fill(frames.padding | (best.values <= LEAST), -math.inf)
     zeros = torch.zeros((batch, 1), dtype=torch.int64, device=labels.device)
     empty = torch.full((batch, 1), -math.inf, dtype=torch.float64, device=labels.device)
     prefixes = _Prefixes(empty, torch.zeros_like(empty), zeros, zeros, zeros - 1)
+    advice = None if adviser is None else Advice.start(adviser, batch, labels.device)
     parents, tokens = [], []
     for t in range(steps):
-        picked, prefixes = _take_frame(
-            prefixes, labels[:, :, t], floor[:, :, t], best.indices[:, :, t] + BLANK + 1, beam
-        )
+        chances = floor[:, :, t], best.indices[:, :, t] + BLANK + 1
+        picked, prefixes, advice = _take_frame(prefixes, labels[:, :, t], *chances, beam, advice)
         parents.append(picked[0])
         tokens.append(picked[1])
-    return _trace(prefixes.total, parents, tokens, n_best)
+    scores = prefixes.total if advice is None else prefixes.total + advice.at_end()
+    return _trace(scores, parents, tokens, n_best)
 
 
 def _take_frame(
-    old: _Prefixes, frame: Tensor, values: Tensor, labels: Tensor, beam: int
-) -> tuple[tuple[Tensor, Tensor], _Prefixes]:
-    """One frame more: which prefix each new one continues and by what (0: by nothing), and they.
+    old: _Prefixes,
+    frame: Tensor,
+    values: Tensor,
+    labels: Tensor,
+    beam: int,
+    advice: Advice | None,
+) -> tuple[tuple[Tensor, Tensor], _Prefixes, Advice | None]:
+    """One frame more: which prefix each new one continues and by what (0: by nothing), they, and
+    what is said of them.
 
     frame (B, V): log-probabilities; values, labels (B, C): the best labels.
     """
@@ -145,7 +167,12 @@ def _take_frame(
     # 3. The best of both.
     kept, count = old.last.shape[1], labels.shape[1]
     choices = torch.cat([torch.logaddexp(label, blank), longer.flatten(1)], dim=1)
-    score, index = choices.topk(min(beam, choices.shape[1]))
+    said = None
+    if advice is not None:
+        said = torch.cat([advice.said, advice.of_longer(labels).flatten(1)], dim=1)
+    ranked = choices if said is None else choices + said
+    index = ranked.topk(min(beam, choices.shape[1])).indices
+    score = choices.gather(1, index)
     stays = index < kept
     extended = (index - kept).clamp(min=0)
     parent = torch.where(stays, index, torch.div(extended, count, rounding_mode="floor"))
@@ -160,13 +187,16 @@ def _take_frame(
         code=code.masked_fill(nothing, NOBODY),
         parent=before.masked_fill(nothing, NOBODY - 1),
     )
-    return (parent, torch.where(stays, 0, token)), new
+    token = torch.where(stays, 0, token)
+    if advice is not None and said is not None:
+        advice = advice.follow(said.gather(1, index), parent, token, ~nothing)
+    return (parent, token), new, advice
 
 
 def _trace(
     total: Tensor, parents: Sequence[Tensor], tokens: Sequence[Tensor], n_best: int
 ) -> list[list[list[int]]]:
-    """Follow the n best prefixes, total (B, K) after the last frame, back to the first."""
+    """Follow the n best prefixes, by total (B, K) after the last frame, back to the first."""
     scores, slot = total.topk(min(n_best, total.shape[1]))
     slots, real = slot.numpy(force=True), (scores > -math.inf).numpy(force=True)
     sentence = np.arange(len(slots))[:, None]

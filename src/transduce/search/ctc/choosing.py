@@ -32,7 +32,7 @@ def search(
     and for options that its search does not know.
     """
     if is_transducer(model) and options.ctc_weight < 1:
-        _refuse(options, _BY_STEP, "a transducer")
+        _refuse(options, (*_BY_STEP, "language_model", "length_bonus"), "a transducer")
         transducer = cast(TransducerModel, model)
         return explained(transducer_search(transducer, source, lengths.to(source.device), options))
     if not by_step(model, options):
@@ -73,7 +73,7 @@ def as_asked(model: SearchModel, options: SearchOptions) -> SearchModel:
 
 
 # Options that only a search step by step, token after token, can follow.
-_BY_STEP = ("block_ngrams", "block_repeats", "coverage_penalty", "min_length", "language_model")
+_BY_STEP = ("block_ngrams", "block_repeats", "coverage_penalty", "min_length")
 
 
 def _refuse(options: SearchOptions, names: Iterable[str], by: str) -> None:
@@ -81,7 +81,7 @@ def _refuse(options: SearchOptions, names: Iterable[str], by: str) -> None:
     for name in names:
         if value := getattr(options, name):
             raise UsageError(
-                f"search.{name} is {value}, but {by} has no search by steps that could follow it; "
+                f"search.{name} is {value}, but {by} has no search that could follow it; "
                 "leave it out"
             )
 
