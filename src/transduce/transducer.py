@@ -259,6 +259,7 @@ class Transducer(Answering[SearchOptions]):
             source_tokens=read.tokens,
             attention=forced.attention,
             reason=reason,
+            copied=forced.copied,
         )
 
     def ctc_log_probs(self, sound: Input) -> np.ndarray | None:
@@ -292,6 +293,7 @@ class Transducer(Answering[SearchOptions]):
                     tokens=target.tokens,
                     token_scores=forced.token_scores,
                     reason=reason,
+                    copied=forced.copied,
                 )
 
     def _force(

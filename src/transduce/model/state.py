@@ -174,6 +174,16 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Given:
+    """What is said of given targets. log_probs: (B, T, V) float32, normalised; attention: (B, T, S)
+    or None; copied: as of a `Step` with T for K, or None where nothing is copied."""
+
+    log_probs: Tensor
+    attention: Tensor | None
+    copied: Copied | None = None
+
+
+@dataclass(frozen=True)
 class Features:
     """The decoder's answer for a whole target, before the vocabulary.
 

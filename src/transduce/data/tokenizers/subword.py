@@ -123,8 +123,8 @@ class SubwordTokenizer:
         # Unknown characters in a row are one piece, the same ones however the rest is cut.
         pieces = zip(self._pieces.encode(text, out_type=str), self.encode(text), strict=True)
         unknown = [piece for piece, i in pieces if i == UNK]
-        places = [n for n, i in enumerate(ids) if i == UNK or i >= self.size]
-        tokens = self.tokens(ids)
+        size, tokens = self.size, self.tokens(ids)
+        places = [n for n, i in enumerate(ids) if i == UNK or i >= size]
         if len(places) == len(unknown):
             for place, piece in zip(places, unknown, strict=True):
                 tokens[place] = piece
