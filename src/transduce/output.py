@@ -85,8 +85,7 @@ class Output:
         }
         if self.times is not None:
             fields["times"] = [[round(begin, 3), round(end, 3)] for begin, end in self.times]
-        if self.copied is not None:
-            fields["copied"] = [_number(share, 4) for share in self.copied]
+        fields |= _copied(self.copied)
         if self.n_best:
             fields["n_best"] = [
                 {
@@ -96,6 +95,7 @@ class Output:
                     "tokens": other.tokens,
                     "token_scores": [_number(score) for score in other.token_scores],
                     "attention": None if other.attention is None else rounded(other.attention),
+                    **_copied(other.copied),
                 }
                 for other in self.n_best
             ]
@@ -142,7 +142,7 @@ class Scored:
 
     `token_scores` has one natural logarithm for each of `tokens` and, last, for the end symbol;
     `log_prob` is their sum and `score` is it normalised by length as in search. A pair that cannot
-    be scored has NaN and a `reason`.
+    be scored has NaN and a `reason`. `copied`, of models that copy, is as that of an `Output`.
     """
 
     log_prob: float = math.nan
@@ -150,6 +150,7 @@ class Scored:
     tokens: list[str] = field(default_factory=list)
     token_scores: list[float] = field(default_factory=list)
     reason: str | None = None
+    copied: list[float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values; numbers that are not finite become None."""
@@ -159,7 +160,12 @@ class Scored:
             "tokens": self.tokens,
             "token_scores": [_number(score) for score in self.token_scores],
             "reason": self.reason,
+            **_copied(self.copied),
         }
+
+
+def _copied(shares: list[float] | None) -> dict[str, Any]:
+    return {} if shares is None else {"copied": [_number(share, 4) for share in shares]}
 
 
 def json_line(value: dict[str, Any]) -> str:

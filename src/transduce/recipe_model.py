@@ -136,6 +136,8 @@ class DecoderOptions(RecurrentOptions):
     kind: Literal["lstm", "gru", "rnn"] = "lstm"  # the recurrent unit; rnn is tanh
     feeding: Literal["parallel", "input", "context"] = "parallel"
     attention: AttentionOptions = AttentionOptions()  # how memory is looked at
+    # the decoder attends to its own earlier outputs too (1705.04304, section 2.2)
+    intra_attention: bool = False
     # how the encoder's end becomes the first state
     start: Literal["dense", "copy", "mean", "zeros"] = "dense"
     readout: Literal["tanh", "maxout", "linear"] = "tanh"  # between decoder and vocabulary
@@ -246,6 +248,12 @@ class ModelOptions(Options):
             other = "`transducer`" if self.transducer is not None else "`ctc.weight`"
             raise ValueError(
                 f"decoder.copy `{self.decoder.copy}` does not go with {other}, which cannot copy"
+            )
+        if self.decoder.intra_attention and not self.has_decoder:
+            other = "`transducer`" if self.transducer is not None else "`ctc.weight` 1"
+            raise ValueError(
+                f"decoder.intra_attention is of a decoder, and with {other} there is none; set it "
+                "to false"
             )
         if self.transducer is not None and self.ctc.weight == 1:
             raise ValueError("`ctc.weight` 1 is CTC alone; a transducer needs a weight below 1")

@@ -265,6 +265,7 @@ class Transducer(Answering[SearchOptions]):
             source_tokens=read.tokens,
             attention=forced.attention,
             reason=reason,
+            copied=forced.copied,
             times=self._times(read, timed),
         )
 
@@ -299,6 +300,7 @@ class Transducer(Answering[SearchOptions]):
                     tokens=target.tokens,
                     token_scores=forced.token_scores,
                     reason=reason,
+                    copied=forced.copied,
                 )
 
     def _force(

@@ -116,6 +116,37 @@ def test_what_cannot_copy_says_so(trained: Path, tmp_path: Path) -> None:
         transduce.load(trained, precision="fp32")("call me now", shortlist=5)
 
 
+def test_an_emoji_that_was_never_seen_is_copied_by_a_model_of_subwords(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what no piece can spell only the place is known; it comes out as it stood there."""
+    monkeypatch.setenv("TRANSDUCE_CACHE", str(tmp_path / "cache"))
+    draw = random.Random(3)
+    tree = recipe_of(tmp_path).model_dump(mode="json")
+    for stem, count, begin in (("train", 300, 0x1F300), ("valid", 20, 0x1F600)):
+        rows = []
+        for _ in range(count):
+            kind, who = draw.randrange(4), chr(begin + draw.randrange(0x100))
+            rows.append({"text": FRAMES[kind].format(who), "said": f"{SAID[kind]} {who}"})
+        path = tmp_path / f"{stem}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cut = {"kind": "bpe", "size": 200, "coverage": 0.98}
+    tree["source"]["tokenizer"] |= {**cut, "shared": True}
+    tree["target"]["tokenizer"] |= cut
+    result = train(recipe_from_dict(tree, where="test"), tmp_path / "model", progress=False)
+    assert result.value >= 90
+    model = transduce.load(tmp_path / "model", precision="fp32")
+    family = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
+    sources = [frame.format(family) for frame in FRAMES]
+    for output, said in zip(model(sources), SAID, strict=True):
+        assert output.text == f"{said} {family}"
+        at = output.tokens.index(family)
+        assert output.copied is not None and output.copied[at] == pytest.approx(1.0, abs=1e-4)
+        assert family in output.source_tokens
+    right, wrong = (model.score(sources[0], f"call {who}").log_prob for who in (family, "\u2603"))
+    assert right > wrong + 1
+
+
 def test_stopping_and_going_on_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

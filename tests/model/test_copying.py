@@ -119,6 +119,12 @@ def test_the_copied_share_and_the_score_are_those_of_the_forced_target() -> None
     codes = [TARGET + row[i - TARGET] if i >= TARGET else i for i in best.ids]
     (forced,) = force_score(model, [row], [codes])
     assert forced.token_scores == pytest.approx(best.token_scores, abs=1e-5)
+    assert forced.copied == pytest.approx(best.copied, abs=1e-4)
+    (twice,) = force_score(Ensemble([model, model]), [row], [codes])
+    assert twice.copied == pytest.approx(best.copied, abs=1e-4)
+    # Beside longer sources and targets too.
+    mates = force_score(model, [row, ROWS[1] * 3], [codes, codes[:1] * 30])
+    assert mates[0].copied == pytest.approx(best.copied, abs=1e-4)
     assert best.copied is not None and len(best.copied) == len(best.ids)
     for i, share in zip(best.ids, best.copied, strict=True):
         assert share == pytest.approx(1.0, abs=1e-4) if i >= TARGET else 0 <= share <= 1

@@ -78,9 +78,9 @@ def test_streams_and_counts_must_agree(tiny) -> None:
 def test_ensembles_score_too(tiny) -> None:
     one, other = tiny(1), tiny(2)
     source, target = [[4, 5, 6]], [[7, 8]]
-    ((_, scores, attention),) = force_score(Ensemble([one, other]), source, target)
-    ((_, first, one_attention),) = force_score(one, source, target)
-    ((_, second, other_attention),) = force_score(other, source, target)
+    ((_, scores, attention, _),) = force_score(Ensemble([one, other]), source, target)
+    ((_, first, one_attention, _),) = force_score(one, source, target)
+    ((_, second, other_attention, _),) = force_score(other, source, target)
     mean = torch.tensor([first, second]).exp().mean(dim=0).log().tolist()
     assert scores == pytest.approx(mean, abs=1e-5)
     np.testing.assert_allclose(attention, (one_attention + other_attention) / 2, atol=1e-6)

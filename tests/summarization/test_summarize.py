@@ -144,7 +144,27 @@ def test_a_row_without_the_field_is_named(
 ) -> None:
     first = b'{"body": "Meeting"}\n'
     code, out, err = run("summarize", summarizer, "--field", "body", stdin=first + row + b"\n")
-    assert (code, out) == (1, "") and message in err and "Traceback" not in err
+    assert code == 1 and len(lines_of(out)) == 1 and message in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_stands_before_a_row_without_the_field_is_summarized(
+    run: Run, summarizer: Path, tmp_path: Path, workers: int
+) -> None:
+    rows = [json.dumps({"body": text}) for text, _ in PAIRS[:3]]
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good.write_text("\n".join(rows[:2]) + "\n", encoding="utf-8")
+    bad.write_text("\n".join([*rows[:2], '{"boddy": ""}', rows[2]]) + "\n", encoding="utf-8")
+    options = ["--field", "body", "--precision", "fp32", "--workers", workers]
+    _, expected, _ = run("summarize", summarizer, good, *options)
+    code, out, err = run("summarize", summarizer, bad, *options)
+    assert (code, out) == (1, expected) and len(lines_of(out)) == 2
+    assert f"{bad}:3: no field `body`; there is: `boddy`" in err
+    # A file is whole or is what it was.
+    kept = tmp_path / "kept"
+    kept.write_text("before\n", encoding="utf-8")
+    code, out, _ = run("summarize", summarizer, bad, *options, "-o", kept)
+    assert (code, out, kept.read_text(encoding="utf-8")) == (1, "", "before\n")
 
 
 def test_mistakes_are_told_before_the_work(run: Run, summarizer: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from transduce.commands.searching import SearchChoice
 from transduce.data.corpus import NO_SOURCE
-from transduce.data.files import damage, open_bytes
+from transduce.data.files import UntilError, damage, open_bytes
 from transduce.disk import atomic_write
 from transduce.errors import UsageError
 from transduce.folder import is_exported
@@ -91,22 +91,26 @@ def answer_all(
 
     `render` makes the line of an output given its number, from 1; it and `load` are sent to
     workers, so they must be functions of a module. `unit` is what reasons on stderr call an input,
-    or gives its name.
+    or gives its name. Where an input cannot be had, those before it are answered all the same, and
+    its error ends it.
     """
+    rest = UntilError(inputs)
     if workers > 1:
         from transduce.commands.workers import Work, in_workers
 
-        answers = in_workers(inputs, Work(load, search, render), workers, window)
+        answers = in_workers(rest, Work(load, search, render), workers, window)
     else:
         transducer = load()
-        outputs = transducer.stream(inputs, window=window, **search.options(transducer))
+        outputs = transducer.stream(rest, window=window, **search.options(transducer))
         answers = ((render(n, out), out.reason) for n, out in enumerate(outputs, 1))
     reasons = Reasons(unit if isinstance(unit, str) else "document")
     with line_writer(output, live=window == 1) as write:
         for number, (line, reason) in enumerate(answers, 1):
             reasons.tell(number if isinstance(unit, str) else unit(number), reason)
             write(line)
-    reasons.summary()
+        reasons.summary()
+        if rest.error is not None:  # inside, so that a file of --output stays what it was
+            raise rest.error
 
 
 def load_for(

@@ -7,8 +7,9 @@ they have source ids of their own, beyond the Vs ids of the vocabulary and for o
 where only the target knows the word, as t; Vs + V + j where neither does, and it is the j-th such
 word of the text. Everywhere but here they are unknown words.
 
-Only tokenizers that cut a text into parts of it, one by one, have such words (`EXTENDING`): a
-subword that is unknown is no longer the text that was there.
+With words, symbols and characters all that the target's vocabulary lacks has such codes. Of
+subwords only what no piece can spell has one: a run of characters, such as an emoji. A piece of the
+source that the target's vocabulary lacks is spelled by others there, and is not copied.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from transduce.data.text import Reading, Rules, TextSide
 from transduce.data.tokenizers import Tokenizer
 from transduce.data.tokenizers.base import SPECIALS, UNK
 
-EXTENDING = ("words", "symbols", "characters")
+WHOLE = ("words", "symbols", "characters")  # a text's parts, of which each is known or not
+SUBWORDS = ("bpe", "unigram")  # as many pieces as it takes, so that only characters are unknown
 NEVER = -1  # the code of what is not copied
 
 
@@ -33,8 +35,8 @@ class Codes:
     """As what each source id is copied.
 
     table: (Vs,) int64, the code of each id of the source vocabulary, `NEVER` for the special ones.
-    target_size: V, where codes of words that the target does not know begin. extends: whether
-    there are any.
+    target_size: V, where codes of what the target does not know begin. extends: whether there can
+    be any.
     """
 
     table: npt.NDArray[np.int64]
@@ -50,17 +52,28 @@ class Codes:
         return cls(table, target_size, True)
 
     @classmethod
-    def between(cls, source: Tokenizer, target: Tokenizer, extends: bool) -> Codes:
+    def between(cls, source: Tokenizer, target: Tokenizer) -> Codes:
         """By the tokens as both vocabularies print them."""
-        begin = len(SPECIALS)
-        known = {
-            token: i for i, token in enumerate(target.tokens(range(target.size))) if i >= begin
-        }
+        extends, known = _extends(source, target), _known(target)
+        beyond = extends and source.kind in WHOLE
         table = np.full(source.size, NEVER, dtype=np.int64)
-        for i, token in enumerate(source.tokens(range(source.size))):
-            if i >= begin:
-                table[i] = known.get(token, target.size + i if extends else NEVER)
+        for token, i in _known(source).items():
+            table[i] = known.get(token, target.size + i if beyond else NEVER)
         return cls(table, target.size, extends)
+
+
+def _known(tokenizer: Tokenizer) -> dict[str, int]:
+    """The ids of all tokens but the special ones."""
+    begin = len(SPECIALS)
+    tokens = tokenizer.tokens(range(begin, tokenizer.size))
+    return {token: i for i, token in enumerate(tokens, start=begin)}
+
+
+def _extends(source: Tokenizer, target: Tokenizer) -> bool:
+    """Whether what is unknown is the same part of a text on both sides."""
+    kinds = {source.kind, target.kind}
+    alike = kinds <= set(WHOLE) or kinds <= set(SUBWORDS)
+    return alike and not (source.byte_fallback or target.byte_fallback)
 
 
 class CopySource(TextSide):
@@ -78,11 +91,9 @@ class CopySource(TextSide):
     ) -> None:
         super().__init__(options, tokenizer, punctuation)
         self._target = target
-        sides = (tokenizer, target.tokenizer)
-        self.extends = all(
-            one.kind in EXTENDING and not getattr(one, "byte_fallback", False) for one in sides
-        )
-        self.codes = Codes.between(tokenizer, target.tokenizer, self.extends)
+        self._known = _known(target.tokenizer)
+        self.codes = Codes.between(tokenizer, target.tokenizer)
+        self.extends = self.codes.extends
 
     def segment(self, normalized: Sequence[str], *, seed: int | None = None) -> list[list[int]]:
         rows = super().segment(normalized, seed=seed)
@@ -99,9 +110,9 @@ class CopySource(TextSide):
         own: dict[str, int] = {}
         unknown = self.size + self._target.size
         for unit in dict.fromkeys(u for u, i in zip(units, row, strict=True) if i == UNK):
-            (there,) = self._target.tokenizer.encode(unit)
-            own[unit] = unknown if there == UNK else self.size + there
-            unknown += there == UNK
+            there = self._known.get(unit)
+            own[unit] = unknown if there is None else self.size + there
+            unknown += there is None
         return [own[u] if i == UNK else i for u, i in zip(units, row, strict=True)]
 
     def copied_targets(
@@ -146,7 +157,10 @@ class CopySource(TextSide):
         return self.size + self._target.size + longest
 
     def fingerprint(self) -> str:
-        both = f"copied {super().fingerprint()} {self._target.fingerprint()}"
+        how = "copied"
+        if self.extends and self.tokenizer.kind in SUBWORDS:
+            how = "copied with what no piece spells"  # so that older prepared data is not taken
+        both = f"{how} {super().fingerprint()} {self._target.fingerprint()}"
         return hashlib.sha256(both.encode()).hexdigest()
 
     @classmethod

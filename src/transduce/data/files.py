@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, cast
 
-from transduce.errors import DataError
+from transduce.errors import DataError, TransduceError
 
 COMPRESSED = (".gz", ".xz", ".zst")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -190,3 +190,24 @@ def sha256_of(path: Path | str, *, decompressed: bool = False) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+class UntilError(Iterator[bytes]):
+    """The inputs up to the first that cannot be had, and the error that says why.
+
+    Inputs are read ahead, a window at a time: an error there would take with it the answers to all
+    that were read before.
+    """
+
+    def __init__(self, inputs: Iterator[bytes]) -> None:
+        self._inputs = inputs
+        self.error: TransduceError | None = None
+
+    def __next__(self) -> bytes:
+        if self.error is not None:
+            raise StopIteration
+        try:
+            return next(self._inputs)
+        except TransduceError as error:
+            self.error = error
+            raise StopIteration from None

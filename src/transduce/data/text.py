@@ -16,7 +16,6 @@ from transduce.data.cleaning import Cleaning, cleaned
 from transduce.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
 from transduce.data.tokenizers.base import UNK
 from transduce.data.tokenizers.build import EXTENSIONS
-from transduce.data.tokenizers.symbols import SymbolTokenizer
 from transduce.data.truncation import Truncation, sentences, truncated
 from transduce.errors import DataError
 
@@ -170,13 +169,9 @@ class TextSide:
         return self.tokenizer.tokens(ids)
 
     def written(self, normalized: str, ids: Sequence[int]) -> list[str]:
-        """The tokens of a text as they stand in it, where tokens are parts of it one by one."""
+        """The tokens of a text; those that the vocabulary does not know as they stand in it."""
         if any(i == UNK or i >= self.size for i in ids):
-            by, units = self.tokenizer, normalized.split()
-            if isinstance(by, SymbolTokenizer):
-                units = list(by.units(normalized))
-            if len(units) == len(ids):
-                return units
+            return self.tokenizer.written(normalized, ids)
         return self.tokens(ids)
 
     def reach(self, longest: int) -> int:

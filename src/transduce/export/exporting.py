@@ -118,12 +118,15 @@ def check_has_graphs(options: ModelOptions) -> None:
         missing = f"`model.decoder.attention.kind` {attention.kind}"
     elif attention.coverage:
         missing = "`model.decoder.attention.coverage`"
+    elif options.decoder.intra_attention:
+        missing = "`model.decoder.intra_attention`"
     elif options.copies:
         missing = f"`model.decoder.copy` {options.decoder.copy}"
     if missing:
         raise UsageError(
             f"there is no ONNX graph for {missing}: recurrent encoders and decoders can be "
-            "exported, with every attention but `location`, but not what copies"
+            "exported, with every attention but `location`, but not what copies or attends to "
+            "what it has said"
         )
 
 

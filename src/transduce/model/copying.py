@@ -65,7 +65,10 @@ class Copying(nn.Module):
         begin = place.masked_fill(again, 0).cummax(dim=1).values
         first = torch.empty_like(codes).scatter_(1, order, order.gather(1, begin))
         columns = codes.where(codes < self.target_size, self.target_size + first)
-        return Copies(columns, first)
+        # Asked of a CPU only: an accelerator would have to be waited for.
+        asked = self.extends and codes.device.type == "cpu"
+        extended = bool((columns >= self.target_size).any()) if asked else self.extends
+        return Copies(columns, first, extended)
 
     def held(self, source: Tensor, target: Tensor) -> Tensor:
         """Which source positions (B, S) hold which target token (B, T): (B, T, S) boolean."""
@@ -85,12 +88,12 @@ class Copying(nn.Module):
         """The whole distribution, and how much of it is copied from each position.
 
         logits (B, Q, V), gate (B, Q) as of `gate.Gate`, attention (B, Q, S) -> logits (B, Q, V + E)
-        float32, log-probabilities but for a constant in each row, with E = S or 0 and -inf for
-        columns of no word; c (B, Q, S).
+        float32, log-probabilities but for a constant in each row, with E = S (0 where nothing
+        is `extended`) and -inf for columns of no word; c (B, Q, S).
         """
         copied, log_copied, log_generated = shares(gate, attention, copies.real)
         vocabulary, positions = logits.shape[2], attention.shape[2]
-        width = vocabulary + (positions if self.extends else 0)
+        width = vocabulary + (positions if copies.extended else 0)
         mixed = torch.empty(*logits.shape[:2], width, device=logits.device)
         mixed[:, :, :vocabulary] = logits
         mixed[:, :, vocabulary:] = -torch.inf

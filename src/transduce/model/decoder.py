@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transduce.model.attention import Attended, Attention, build_attention
 from transduce.model.bridge import Bridge
 from transduce.model.gate import Gate
+from transduce.model.intra import Earlier, IntraAttention
 from transduce.model.rnn import Dropout, LayerState, RecurrentLayer
 from transduce.model.state import Features, Memory, State, StepFeatures
 from transduce.recipe import DecoderOptions
@@ -29,13 +30,15 @@ class DecoderState(State):
     """layers: each layer's state, (B x K, D), hypotheses of a sentence side by side; feed: (B x K,
     E), the last read-out, where it is fed back; beam: K; attended: the memory, projected once,
     shared by all K hypotheses of a sentence; seen: (B x K, S), the attention weights so far, where
-    attention looks at them (`location`, coverage)."""
+    attention looks at them (`location`, coverage); earlier: the outputs so far, where the decoder
+    looks at them (`intra`)."""
 
     layers: tuple[LayerState, ...]
     feed: Tensor | None
     attended: Attended | None
     beam: int = 1
     seen: Tensor | None = None
+    earlier: Earlier | None = None
 
     def select(self, hypotheses: Tensor) -> DecoderState:
         batch, beam = hypotheses.shape
@@ -62,8 +65,11 @@ class DecoderState(State):
         if self.seen is not None and other.seen is not None:
             wide = [nn.functional.pad(x, (0, width - x.shape[1])) for x in (self.seen, other.seen)]
             seen = torch.cat(wide)
-        pairs = zip(self.layers, other.layers, strict=True)
-        return DecoderState(tuple(a.join(b) for a, b in pairs), feed, attended, self.beam, seen)
+        earlier = None
+        if self.earlier is not None and other.earlier is not None:
+            earlier = self.earlier.join(other.earlier)
+        layers = tuple(a.join(b) for a, b in zip(self.layers, other.layers, strict=True))
+        return DecoderState(layers, feed, attended, self.beam, seen, earlier)
 
     def _rows(self, index: Tensor, attended: Attended | None, beam: int) -> DecoderState:
         layers = tuple(
@@ -75,7 +81,8 @@ class DecoderState(State):
         )
         feed = None if self.feed is None else self.feed.index_select(0, index)
         seen = None if self.seen is None else self.seen.index_select(0, index)
-        return DecoderState(layers, feed, attended, beam, seen)
+        earlier = None if self.earlier is None else self.earlier.rows(index)
+        return DecoderState(layers, feed, attended, beam, seen, earlier)
 
 
 class Readout(nn.Module):
@@ -127,6 +134,9 @@ class RecurrentDecoder(nn.Module):
         self.bridge = Bridge(
             options.start, options.kind, options.layers, options.size, memory_size, encoder_layers
         )
+        self.intra = IntraAttention(options.size) if options.intra_attention else None
+        if self.intra is not None:
+            context += options.size
         self.gate = None
         if options.copy != "none":
             self.gate = Gate(options.size + context + embedding_size)
@@ -149,7 +159,8 @@ class RecurrentDecoder(nn.Module):
         seen = None
         if self.attention is not None and self.attention.looks_back:
             seen = torch.zeros(memory.mask.shape, device=hidden.device)
-        return DecoderState(layers, feed, attended, seen=seen)
+        earlier = None if self.intra is None else Earlier.none(hidden[-1])
+        return DecoderState(layers, feed, attended, seen=seen, earlier=earlier)
 
     def step(
         self,
@@ -192,13 +203,17 @@ class RecurrentDecoder(nn.Module):
         # 3. Input feeding asks with the top layer's output.
         if self.feeding == "input":
             context, weights = self._ask(above, state, beam)
-        # 4. Read out.
+        # 4. What the steps before have said.
+        earlier = state.earlier
+        if self.intra is not None and earlier is not None:
+            context = _beside(context, self.intra.step(above, earlier))
+            earlier = self.intra.keep(earlier, above)
+        # 5. Read out.
         features = self._read_out(above, context, embedded)
         gate = self._gate(above, context, embedded if word is None else word.flatten(0, 1))
         feed = features if self.feeding == "input" else None
-        after_all = DecoderState(
-            tuple(layers), feed, state.attended, beam, self._saw(state, weights)
-        )
+        seen = self._saw(state, weights)
+        after_all = DecoderState(tuple(layers), feed, state.attended, beam, seen, earlier)
         return StepFeatures(
             features.unflatten(0, (-1, beam)),
             after_all,
@@ -234,6 +249,8 @@ class RecurrentDecoder(nn.Module):
             if i == 0 and self.attention is not None:
                 context, weights = self._attend(above, state)
             x = self._with_context(i, above, context)
+        if self.intra is not None:
+            context = _beside(context, self.intra(above))
         gate = self._gate(above, context, embedded)
         return Features(self._read_out(above, context, embedded), weights, gate)
 
@@ -284,3 +301,8 @@ class RecurrentDecoder(nn.Module):
             parts.append(embedded.to(above.dtype))
         result: Tensor = self.readout(parts)
         return result
+
+
+def _beside(context: Tensor | None, more: Tensor) -> Tensor:
+    """Two contexts (..., C) as one."""
+    return more if context is None else torch.cat([context.to(more.dtype), more], dim=-1)

@@ -61,8 +61,8 @@ def _can_plan(decoder: RecurrentDecoder, state: DecoderState, table: Tensor) -> 
     attention, attended = decoder.attention, state.attended
     if attention is None or attended is None or attended.penalty is not None:
         return False
-    if decoder.gate is not None or state.seen is not None:
-        return False  # what copies, or looks at what it has read
+    if decoder.gate is not None or decoder.intra is not None or state.seen is not None:
+        return False  # what copies, or looks at what it has said or read
     if decoder.readout.kind == "maxout" or attention.kind not in _BY_PRODUCTS:
         return False
     if not all(isinstance(norm, nn.Identity) for norm in decoder.norms):

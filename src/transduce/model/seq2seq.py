@@ -15,7 +15,7 @@ from transduce.model.encoder import RecurrentEncoder
 from transduce.model.output import OutputLayer
 from transduce.model.plan import plan_of
 from transduce.model.rnn import Dropout, RecurrentLayer, drop_words
-from transduce.model.state import Copied, Features, Memory, State, Step, StepFeatures
+from transduce.model.state import Copied, Features, Given, Memory, State, Step, StepFeatures
 from transduce.model.subsampling import Subsampling
 from transduce.model.transducer import PredictionState, Transducer
 from transduce.model.transformer import SelfAttentiveEncoder
@@ -206,7 +206,12 @@ class Seq2Seq(nn.Module):
     def forward(
         self, source: Tensor, lengths: Tensor, target_input: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Log-probabilities (B, T, V) and attention (B, T, S) of teacher-forced targets.
+        """Log-probabilities (B, T, V) and attention (B, T, S) of teacher-forced targets."""
+        given = self.given(source, lengths, target_input)
+        return given.log_probs, given.attention
+
+    def given(self, source: Tensor, lengths: Tensor, target_input: Tensor) -> Given:
+        """What the model says of teacher-forced targets, `target_input` (B, T) int64, BOS first.
 
         Where words are copied, V is wider by columns of words that are only in the source (see
         `copying`): `columns` says which column each target is in.
@@ -214,12 +219,13 @@ class Seq2Seq(nn.Module):
         memory = self.encode(source, lengths)
         features = self.features(memory, target_input)
         if self.copying is None:
-            return self.output.log_probs(features.values), features.attention
+            return Given(self.output.log_probs(features.values), features.attention)
         gate, attention, copies = features.gate, features.attention, memory.copies
         assert gate is not None and attention is not None and copies is not None
         logits = self.output.logits(features.values)
-        mixed, _ = self.copying.mixture(logits, gate, attention, copies)
-        return torch.log_softmax(mixed, dim=-1), attention
+        mixed, weights = self.copying.mixture(logits, gate, attention, copies)
+        log_probs = torch.log_softmax(mixed, dim=-1)
+        return Given(log_probs, attention, Copied(weights, copies.columns))
 
     def columns(self, source: Tensor, target: Tensor) -> Tensor:
         """Where `forward` has the log-probabilities of targets (B, T): themselves, but for words

@@ -20,11 +20,13 @@ class Copies:
     """As what each source position is copied, both (B, S) int64.
 
     columns: the column of its word among a step's logits, negative where nothing can be copied.
-    first: the first position that holds the same word.
+    first: the first position that holds the same word. extended: False where it is known that all
+    columns are the vocabulary's.
     """
 
     columns: Tensor
     first: Tensor
+    extended: bool = True
 
     @property
     def real(self) -> Tensor:
@@ -32,13 +34,14 @@ class Copies:
         return self.columns >= 0
 
     def keep(self, rows: Tensor) -> Copies:
-        return Copies(self.columns[rows], self.first[rows])
+        return Copies(self.columns[rows], self.first[rows], self.extended)
 
     def join(self, other: Copies, width: int) -> Copies:
         """The sentences of another after one's own, S cut or padded to `width`."""
         return Copies(
             join_rows([self.columns, other.columns], 1, width, -1),
             join_rows([self.first, other.first], 1, width),
+            self.extended or other.extended,
         )
 
 
@@ -168,6 +171,16 @@ class Step:
     def log_probs(self) -> Tensor:
         """(B, K, V) float32, normalised."""
         return torch.log_softmax(self.logits.float(), dim=-1)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is said of given targets. log_probs: (B, T, V) float32, normalised; attention: (B, T, S)
+    or None; copied: as of a `Step` with T for K, or None where nothing is copied."""
+
+    log_probs: Tensor
+    attention: Tensor | None
+    copied: Copied | None = None
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from transduce.errors import UsageError
-from transduce.model.state import Copied, Memory, State, Step
-from transduce.search.interface import SearchModel, SearchStep, columns_of, has_decoder
+from transduce.model.state import Copied, Given, Memory, State, Step
+from transduce.search.interface import SearchModel, SearchStep, columns_of, given_by, has_decoder
 from transduce.search.limits import memory_lengths
 
 
@@ -123,8 +123,17 @@ class Ensemble(nn.Module):
         self, source: Tensor, lengths: Tensor, target_input: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Teacher-forced log-probabilities (B, T, V) and attention (B, T, S) or None."""
-        answers = [model(source, lengths, target_input) for model in self._members]
-        return mean_log_probs([a[0] for a in answers]), mean_attention([a[1] for a in answers])
+        given = self.given(source, lengths, target_input)
+        return given.log_probs, given.attention
+
+    def given(self, source: Tensor, lengths: Tensor, target_input: Tensor) -> Given:
+        """What the models say of teacher-forced targets in the mean."""
+        answers = [given_by(model, source, lengths, target_input) for model in self._members]
+        return Given(
+            mean_log_probs([answer.log_probs for answer in answers]),
+            mean_attention([answer.attention for answer in answers]),
+            mean_copied(answers),
+        )
 
 
 def mean_log_probs(members: list[Tensor]) -> Tensor:
@@ -138,7 +147,7 @@ def mean_log_probs(members: list[Tensor]) -> Tensor:
     return torch.logsumexp(torch.stack(members), dim=0) - math.log(len(members))
 
 
-def mean_copied(steps: Sequence[SearchStep]) -> Copied | None:
+def mean_copied(steps: Sequence[SearchStep | Given]) -> Copied | None:
     """What is copied in the mean, if the models copy."""
     found = [copied for step in steps if (copied := getattr(step, "copied", None)) is not None]
     if not found:

@@ -14,7 +14,7 @@ from transduce.search.batching import evaluating, in_batches, in_windows, positi
 from transduce.search.ctc.align import read
 from transduce.search.ctc.joint import CtcModel
 from transduce.search.ctc.prefix import Frames
-from transduce.search.interface import SearchModel, columns_of, has_decoder
+from transduce.search.interface import SearchModel, columns_of, given_by, has_decoder
 from transduce.search.limits import memory_lengths
 
 Pair = tuple[Row, Sequence[int]]  # ids of source (or frames) and target, without BOS and EOS
@@ -26,12 +26,14 @@ class Forced(NamedTuple):
     log_prob: natural logarithm of its probability, EOS included. token_scores: of each token and,
     last, of EOS. attention: (T, S) float32 with T = tokens + 1, or None without attention; S
     positions of the memory, end symbol of a text included. By CTC alone: as `ctc.align.read` has
-    them, and -inf for a target that is too long for the sound.
+    them, and -inf for a target that is too long for the sound. copied: how much of each token's
+    probability came from copying, where the model copies.
     """
 
     log_prob: float
     token_scores: list[float]
     attention: np.ndarray | None
+    copied: list[float] | None = None
 
 
 def force_score(
@@ -83,16 +85,22 @@ def _force_batch(model: SearchModel, pairs: list[Pair], device: torch.device) ->
         head = cast(CtcModel, model)
         log_probs = head.ctc_log_probs(head.encode(batch.source, batch.source_lengths))
         return _by_ctc(Frames.of(log_probs, widths), targets)
-    log_probs, attention = model(batch.source, batch.source_lengths, batch.target_input)
-    gold = columns_of(model, batch.source, batch.target_output).unsqueeze(2)
-    scores = log_probs.gather(2, gold).squeeze(2).float().numpy(force=True)
-    weights = None if attention is None else attention.float().numpy(force=True)
+    given = given_by(model, batch.source, batch.source_lengths, batch.target_input)
+    gold = columns_of(model, batch.source, batch.target_output)
+    gains = given.log_probs.gather(2, gold.unsqueeze(2)).squeeze(2).float()
+    scores = gains.numpy(force=True)
+    weights = None if given.attention is None else given.attention.float().numpy(force=True)
+    shares = None
+    if given.copied is not None:
+        each = torch.arange(gold.shape[1], device=device).expand_as(gold)
+        shares = given.copied.share(each, gold, gains).numpy(force=True)
     results = []
     for b, (target, columns) in enumerate(zip(targets, widths.tolist(), strict=True)):
         rows = positions(target)
         token_scores: list[float] = scores[b, :rows].tolist()
         part = None if weights is None else weights[b, :rows, :columns].copy()
-        results.append(Forced(sum(token_scores), token_scores, part))
+        copied = None if shares is None else shares[b, : rows - 1].tolist()
+        results.append(Forced(sum(token_scores), token_scores, part, copied))
     return results
 
 

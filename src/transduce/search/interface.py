@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from transduce.model.state import Given
+
 
 def has_decoder(model: object) -> bool:
     """Whether a decoder has a say: neither CTC alone nor a transducer. Models that do not tell have
@@ -21,6 +23,17 @@ def columns_of(model: object, source: Tensor, target: Tensor) -> Tensor:
     model says otherwise."""
     columns = getattr(model, "columns", None)
     return target if columns is None else columns(source, target)
+
+
+def given_by(model: SearchModel, source: Tensor, lengths: Tensor, target_input: Tensor) -> Given:
+    """What a model says of given targets; what is copied, if it can tell."""
+    given = getattr(model, "given", None)
+    result: Given
+    if given is None:
+        result = Given(*model(source, lengths, target_input))
+    else:
+        result = given(source, lengths, target_input)
+    return result
 
 
 class SearchMemory(Protocol):

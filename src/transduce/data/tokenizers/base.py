@@ -55,6 +55,18 @@ class Tokenizer(Protocol):
         """One printable string per id."""
         ...
 
+    @property
+    def byte_fallback(self) -> bool:
+        """Whether what is not in the vocabulary is spelled as bytes, so that nothing is unknown."""
+        ...
+
+    def written(self, text: str, ids: Sequence[int]) -> list[str]:
+        """`tokens` of a text's ids, those that are not in the vocabulary as they stand in it.
+
+        ids: as this tokenizer cuts the text, UNK or any id beyond its `size` for what is unknown.
+        """
+        ...
+
     def save(self, folder: Path, stem: str) -> Path:
         """Write `folder/stem.<extension of the kind>` and return its path."""
         ...

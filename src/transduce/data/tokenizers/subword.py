@@ -47,6 +47,10 @@ class SubwordTokenizer:
     def size(self) -> int:
         return int(self._pieces.get_piece_size())
 
+    @property
+    def byte_fallback(self) -> bool:
+        return any(map(self._pieces.is_byte, range(self.size)))
+
     def encode(self, text: str) -> list[int]:
         return list(self._pieces.encode(text, out_type=int))
 
@@ -114,6 +118,17 @@ class SubwordTokenizer:
         return [
             str(self._pieces.id_to_piece(int(i))) if 0 <= i < size else SPECIALS[UNK] for i in ids
         ]
+
+    def written(self, text: str, ids: Sequence[int]) -> list[str]:
+        # Unknown characters in a row are one piece, the same ones however the rest is cut.
+        pieces = zip(self._pieces.encode(text, out_type=str), self.encode(text), strict=True)
+        unknown = [piece for piece, i in pieces if i == UNK]
+        size, tokens = self.size, self.tokens(ids)
+        places = [n for n, i in enumerate(ids) if i == UNK or i >= size]
+        if len(places) == len(unknown):
+            for place, piece in zip(places, unknown, strict=True):
+                tokens[place] = piece
+        return tokens
 
     def save(self, folder: Path, stem: str) -> Path:
         path = folder / f"{stem}.model"

@@ -124,6 +124,10 @@ class SymbolTokenizer:
             return self.symbols[i - self._base]
         return SPECIALS[UNK]
 
+    def written(self, text: str, ids: Sequence[int]) -> list[str]:
+        units = list(self.units(text))
+        return units if len(units) == len(ids) else self.tokens(ids)
+
     def save(self, folder: Path, stem: str) -> Path:
         path = folder / f"{stem}.json"
         path.write_text(self._json(), encoding="utf-8")

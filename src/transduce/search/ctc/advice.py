@@ -46,8 +46,11 @@ class Adviser:
         sources = [self.language.prompt[:-1]] * len(targets)  # scoring adds EOS itself
         opinions = force_score(self.language.model, sources, targets, device=device)
         return [
-            [own + self.weight * theirs for own, theirs in zip(one, opinion, strict=True)]
-            for one, (_, opinion, _) in zip(said, opinions, strict=True)
+            [
+                own + self.weight * theirs
+                for own, theirs in zip(one, opinion.token_scores, strict=True)
+            ]
+            for one, opinion in zip(said, opinions, strict=True)
         ]
 
 
