@@ -1,10 +1,11 @@
 /* What a step does beside products: cells, attention, and a look at the logits, each in one pass. */
 #if defined(__x86_64__) && defined(__GNUC__)
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma")
+#include <math.h>
+
+#include "best.h"
 #include "kernels.h"
 #include "simd.h"
-
-#include <math.h>
 
 #define ALWAYS static inline __attribute__((always_inline))
 #define TOGETHER 8 /* queries */
@@ -37,47 +38,10 @@ void lstm_cell(const void *gates, const void *given, int kind, const float *befo
 
 /* ---------------------------------------------------------------------------------- logits */
 
-/* put a word where it belongs among the best so far, and return the value to beat from now on */
-static float enter(float *values, long long *words, ix count, float value, ix word) {
-    ix place = count - 1;
-    while (place > 0 && values[place - 1] < value) {
-        values[place] = values[place - 1];
-        words[place] = words[place - 1];
-        place--;
-    }
-    values[place] = value;
-    words[place] = word;
-    return values[count - 1];
-}
-
 ALWAYS void look(const void *logits, const int kind, ix vocabulary, ix first, ix count, float *norm,
                  float *values, long long *words) {
-    const __m512 nothing = _mm512_set1_ps(-__builtin_inff());
-    for (ix n = 0; n < count; n++) values[n] = -__builtin_inff(), words[n] = first + n;
-    float least = -__builtin_inff();
-    __m512 most = nothing;
-    for (ix v = 0; v < vocabulary; v += LANES) {
-        __mmask16 mask = lanes(vocabulary - v);
-        __m512 x = _mm512_mask_mov_ps(nothing, mask, load(logits, kind, v, mask));
-        most = _mm512_max_ps(most, x);
-        unsigned better = _mm512_cmp_ps_mask(x, _mm512_set1_ps(least), _CMP_GT_OQ);
-        if (!better) continue;
-        float lane[LANES];
-        _mm512_storeu_ps(lane, x);
-        for (; better; better &= better - 1) {
-            int l = __builtin_ctz(better);
-            if (v + l >= first && lane[l] > least)
-                least = enter(values, words, count, lane[l], v + l);
-        }
-    }
-    float largest = _mm512_reduce_max_ps(most);
-    __m512 shift = _mm512_set1_ps(largest), sum = _mm512_setzero_ps();
-    for (ix v = 0; v < vocabulary; v += LANES) {
-        __mmask16 mask = lanes(vocabulary - v);
-        __m512 x = exponential(_mm512_sub_ps(load(logits, kind, v, mask), shift));
-        sum = _mm512_mask_add_ps(sum, mask, sum, x);
-    }
-    *norm = largest + logf(_mm512_reduce_add_ps(sum));
+    float largest = best_words(logits, kind, vocabulary, first, count, values, words);
+    *norm = log_sum(logits, kind, vocabulary, largest);
 }
 
 void survey(const void *logits, int kind, ix rows, ix vocabulary, ix first, ix count, float *norm,

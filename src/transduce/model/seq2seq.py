@@ -15,7 +15,15 @@ from transduce.model.encoder import RecurrentEncoder
 from transduce.model.output import OutputLayer
 from transduce.model.plan import plan_of
 from transduce.model.rnn import Dropout, RecurrentLayer, drop_words
-from transduce.model.state import Copied, Features, Memory, State, Step, StepFeatures
+from transduce.model.state import (
+    Draft,
+    Features,
+    Memory,
+    Pointer,
+    State,
+    Step,
+    StepFeatures,
+)
 from transduce.model.subsampling import Subsampling
 from transduce.model.transducer import PredictionState, Transducer
 from transduce.model.transformer import SelfAttentiveEncoder
@@ -164,9 +172,8 @@ class Seq2Seq(nn.Module):
         if self.copying is None:
             return Step(logits, features.state, attention)
         assert features.gate is not None and attention is not None and memory.copies is not None
-        logits, weights = self.copying.mixture(logits, features.gate, attention, memory.copies)
-        copied = Copied(weights, memory.copies.columns)
-        return Step(logits, features.state, attention, copied=copied)
+        pointer = Pointer(features.gate, attention, memory.copies)
+        return Step(Draft(logits, pointer), features.state, attention, copied=pointer)
 
     def step_features(self, tokens: Tensor, state: State) -> StepFeatures:
         """A step as far as the output layer."""
@@ -218,7 +225,7 @@ class Seq2Seq(nn.Module):
         gate, attention, copies = features.gate, features.attention, memory.copies
         assert gate is not None and attention is not None and copies is not None
         logits = self.output.logits(features.values)
-        mixed, _ = self.copying.mixture(logits, gate, attention, copies)
+        mixed = Pointer(gate, attention, copies).mixed(logits)
         return torch.log_softmax(mixed, dim=-1), attention
 
     def columns(self, source: Tensor, target: Tensor) -> Tensor:
