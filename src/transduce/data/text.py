@@ -171,7 +171,8 @@ class TextSide:
 
     def written(self, normalized: str, ids: Sequence[int]) -> list[str]:
         """The tokens of a text as they stand in it, where tokens are parts of it one by one."""
-        if any(i == UNK or i >= self.size for i in ids):
+        size = self.size  # a question to the tokenizer, which has better to do
+        if any(i == UNK or i >= size for i in ids):
             by, units = self.tokenizer, normalized.split()
             if isinstance(by, SymbolTokenizer):
                 units = list(by.units(normalized))
