@@ -11,8 +11,11 @@ setup(
     ext_modules=[
         Extension(
             "transduce.kernels._kernels",
-            sources=[f"{FOLDER}/{name}.c" for name in ("module", "products", "steps", "search")],
-            depends=[f"{FOLDER}/{name}.h" for name in ("kernels", "simd")],
+            sources=[
+                f"{FOLDER}/{name}.c"
+                for name in ("module", "products", "steps", "copying", "search")
+            ],
+            depends=[f"{FOLDER}/{name}.h" for name in ("kernels", "simd", "best")],
             define_macros=[("Py_LIMITED_API", "0x030A0000")],
             py_limited_api=True,  # one build for every Python
             extra_compile_args=["-O3", "-g0"],

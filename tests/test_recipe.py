@@ -66,6 +66,13 @@ def test_design_example_loads_and_shares_its_tokenizer(tmp_path: Path) -> None:
     assert recipe.target.tokenizer.size == 6000
 
 
+def test_documents_are_decoded_in_larger_batches_unless_the_recipe_says(tmp_path: Path) -> None:
+    document = DESIGN_EXAMPLE.replace("task: translation", "task: summarization")
+    given = document.replace("{beam: 5,", "{beam: 5, batch_tokens: 900,")
+    found = [load_recipe(write(tmp_path, text)) for text in (DESIGN_EXAMPLE, document, given)]
+    assert [recipe.search.batch_tokens for recipe in found] == [4000, 40_000, 900]
+
+
 def test_shared_tokenizer_may_be_repeated_but_not_contradicted(tmp_path: Path) -> None:
     repeated = DESIGN_EXAMPLE.replace("target: {kind: text}", "target: {tokenizer: {size: 6000}}")
     assert load_recipe(write(tmp_path, repeated)).target.tokenizer.shared

@@ -202,6 +202,8 @@ _SPEECH: dict[str, dict[str, int]] = {
     "training": {"batch_tokens": 20_000},
     "search": {"batch_tokens": 60_000, "max_source": 6000},
 }
+# And for documents, two of which would fill the batch of sentences.
+_DOCUMENTS: dict[str, dict[str, int]] = {"search": {"batch_tokens": 40_000}}
 
 
 # What reads the one symbol that stands for the source of a language model: its output, always the
@@ -236,13 +238,17 @@ class Recipe(Options):
     evaluation: EvaluationOptions = EvaluationOptions()  # how it is scored
 
     @model_validator(mode="after")
-    def _defaults_of_speech(self) -> Recipe:
+    def _defaults_of_long_sources(self) -> Recipe:
+        larger: dict[str, dict[str, int]] = {}
         if self.source.kind == "speech":
-            for name, defaults in _SPEECH.items():
-                section: Options = getattr(self, name)
-                new = {k: v for k, v in defaults.items() if k not in section.model_fields_set}
-                # Frozen for everyone else: this is still part of making it.
-                self.__dict__[name] = section.model_copy(update=new)
+            larger = _SPEECH
+        elif self.task == "summarization":
+            larger = _DOCUMENTS
+        for name, defaults in larger.items():
+            section: Options = getattr(self, name)
+            new = {k: v for k, v in defaults.items() if k not in section.model_fields_set}
+            # Frozen for everyone else: this is still part of making it.
+            self.__dict__[name] = section.model_copy(update=new)
         return self
 
     @property

@@ -49,7 +49,8 @@ class SearchOptions(Options):
     shortlist: Annotated[int, Field(ge=0)] = 0
     times: bool = False  # of speech: also tell when each token is heard, by the model's CTC head
     replace_unknown: bool = False  # unknown target words become the source word attended most
-    # padded source positions x beam decoded together, roughly; by default 60000 for speech
+    # padded source positions x beam decoded together, roughly; by default 60000 for speech and
+    # 40000 for summarization, whose sources are long
     batch_tokens: Positive = 4000
     # longer inputs are cut to so many tokens, and the output says so; for speech frames, and by
     # default 6000 of them

@@ -10,10 +10,11 @@ import torch
 
 from transduce.errors import UsageError
 from transduce.hypotheses.scoring import coverage_score, max_tokens, min_tokens, normalise
+from transduce.model.pointer import without
 from transduce.model.shortlist import Shortlist, Shortlisted
 from transduce.recipe import SearchOptions
 from transduce.search import beam_search, decode, decode_batch, greedy_search
-from transduce.search.blocking import Blocked, Past, without
+from transduce.search.blocking import Blocked, Past
 from transduce.search.ctc.choosing import as_asked
 
 from .test_beam import EOS, SOURCES, WORDS, Toy

@@ -170,7 +170,8 @@ class TextSide:
 
     def written(self, normalized: str, ids: Sequence[int]) -> list[str]:
         """The tokens of a text; those that the vocabulary does not know as they stand in it."""
-        if any(i == UNK or i >= self.size for i in ids):
+        size = self.size  # a question to the tokenizer, which has better to do
+        if any(i == UNK or i >= size for i in ids):
             return self.tokenizer.written(normalized, ids)
         return self.tokens(ids)
 

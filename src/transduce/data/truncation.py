@@ -54,11 +54,13 @@ def truncated(text: str, units: Sequence[str], options: Truncation, segment: Seg
     is cut by words, and a single word by characters.
     """
     budget = options.tokens
+    counts = [len(ids) for ids in segment(units)] if units else []
     if options.keep != "both":
-        return _one_end(text, units, budget, options.keep == "end", segment)
-    first, rest = _one_end(text, units, (budget + 1) // 2, False, segment), budget // 2
+        return _one_end(text, units, counts, budget, options.keep == "end", segment)
+    first = _one_end(text, units, counts, (budget + 1) // 2, False, segment)
+    rest = budget // 2
     while rest > 0:
-        both = f"{first} {_one_end(text, units, rest, True, segment)}".strip()
+        both = f"{first} {_one_end(text, units, counts, rest, True, segment)}".strip()
         excess = len(segment([both])[0]) - budget  # the space between them may be a token
         if excess <= 0:
             return both
@@ -66,20 +68,29 @@ def truncated(text: str, units: Sequence[str], options: Truncation, segment: Seg
     return first
 
 
-def _one_end(text: str, units: Sequence[str], budget: int, end: bool, segment: Segment) -> str:
+def _one_end(
+    text: str,
+    units: Sequence[str],
+    counts: Sequence[int],
+    budget: int,
+    end: bool,
+    segment: Segment,
+) -> str:
+    """counts: the tokens of each unit."""
     for parts, joint in ((units, " "), (text.split(), " "), (text, "")):
-        counts = [len(ids) for ids in segment(parts)] if joint else [1] * len(parts)
+        if parts is not units:
+            counts = [len(ids) for ids in segment(parts)] if joint else [1] * len(parts)
         step = -1 if end else 1
         kept = sum(total <= budget for total in itertools.accumulate(counts[::step]))
         # Each was counted by itself: together they may be some tokens more, such as the spaces
-        # between words where those are tokens.
-        low, high = 0, kept
+        # between words where those are tokens. Mostly they are not.
+        low, high, middle = 0, kept, kept
         while low < high:
-            middle = (low + high + 1) // 2
             if len(segment([_joined(parts, middle, end, joint)])[0]) <= budget:
                 low = middle
             else:
                 high = middle - 1
+            middle = (low + high + 1) // 2
         if low:
             return _joined(parts, low, end, joint)
     return ""

@@ -12,8 +12,9 @@ All take and give contiguous CPU tensors without gradients, float32 or bfloat16.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -192,6 +193,77 @@ def survey(logits: Tensor, first: int, count: int) -> tuple[Tensor, Tensor, Tens
         norm.data_ptr(), values.data_ptr(), words.data_ptr(),
     )  # fmt: skip
     return norm, values, words
+
+
+class Copying(NamedTuple):
+    """What is copied beside what is generated: gate (B, K) float32, the logit of generating;
+    attention (B, K, S) float32; columns, first (B, S) int64, as of `model.state.Copies`; extended:
+    whether columns V to V + S are words of the source."""
+
+    gate: Tensor
+    attention: Tensor
+    columns: Tensor
+    first: Tensor
+    extended: bool
+
+
+def survey_ruled(
+    logits: Tensor, first: int, count: int, forbidden: Tensor | None, copying: Copying | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Like `survey`, of words that are generated or copied and some of which must not follow.
+
+    logits (B, K, V): what is generated. forbidden (B, K, N) int64: columns that are not to be
+    found; those before `first` do not count. Returns norm (B, K), so that logits - norm are
+    log-probabilities of the words that cannot be copied; values and words (B, K, count), where the
+    former less norm are log-probabilities of the latter.
+    """
+    batch, beam, vocabulary = logits.shape
+    # Kept until the kernel is done with them.
+    parts = [logits.contiguous()]
+    addresses = [0] * 5
+    each = sources = extended = 0
+    if forbidden is not None and forbidden.numel():
+        each = forbidden.shape[2]
+        parts.append(forbidden.contiguous())
+        addresses[0] = parts[-1].data_ptr()
+    if copying is not None:
+        sources, extended = copying.attention.shape[2], int(copying.extended)
+        given = [copying.gate.float(), copying.attention.float(), copying.columns, copying.first]
+        given = [one.contiguous() for one in given]
+        parts += given
+        addresses[1:] = [one.data_ptr() for one in given]
+    norm, values = torch.empty(batch, beam), torch.empty(batch, beam, count)
+    words = torch.empty(batch, beam, count, dtype=torch.int64)
+    # In the order of the fields of Ruled in kernels.h.
+    ruled = np.array(
+        [
+            parts[0].data_ptr(), KINDS[logits.dtype], batch * beam, vocabulary, first, count,
+            addresses[0], each, sources, beam, extended, *addresses[1:],
+            norm.data_ptr(), values.data_ptr(), words.data_ptr(),
+        ],
+        np.int64,
+    )  # fmt: skip
+    _c.survey_ruled(ruled.ctypes.data)
+    return norm, values, words
+
+
+def copied_share(
+    attention: Tensor, gate: Tensor, columns: Tensor, parents: Tensor, words: Tensor, gains: Tensor
+) -> Tensor:
+    """The share (B, C), 0 to 1, that was copied of the probability of words.
+
+    attention (B, K, S), gate (B, K) and columns (B, S) as of `Copying`; parents, words (B, C)
+    int64, gains (B, C): whose words, which, and their log-probabilities.
+    """
+    attention, gate, gains = (one.float().contiguous() for one in (attention, gate, gains))
+    columns, parents, words = (one.contiguous() for one in (columns, parents, words))
+    share = torch.empty(words.shape)
+    _c.copied_share(
+        attention.data_ptr(), gate.data_ptr(), columns.data_ptr(), parents.data_ptr(),
+        words.data_ptr(), gains.data_ptr(), share.data_ptr(), *attention.shape[:2],
+        words.shape[1], attention.shape[2],
+    )  # fmt: skip
+    return share
 
 
 def choose(

@@ -46,6 +46,29 @@ void lstm_sequence(const void *weights, const float *scales, const void *inputs,
 void survey(const void *logits, int kind, ix rows, ix vocabulary, ix first, ix count, float *norm,
             float *values, long long *words);
 
+/* What survey_ruled looks at, and where what it finds goes. Numbers are sizes, or addresses of what is
+ * named in brackets. */
+typedef struct {
+    ix logits, kind, rows, vocabulary; /* [(rows, vocabulary)] of this kind */
+    ix first_word, count;              /* as `first` and `count` of survey */
+    ix forbidden, each;                /* [(rows, each) long long]: words that may not follow */
+    ix sources, beam, extends;         /* positions S, or 0 where nothing is copied; rows of a sentence;
+                                          whether columns V to V + S are words, too */
+    ix gate, attention;                /* [(rows,), (rows, S) float]: logits of generating */
+    ix columns, first;                 /* [(rows / beam, S) long long]: see model/state.py, Copies */
+    ix norm, values, words;            /* as of survey */
+} Ruled;
+
+/* Like survey, of words that are generated or copied (model/copying.py), without those that are
+ * forbidden, whose probability is nobody's. scratch: vocabulary + 2 x sources floats. */
+void survey_ruled(const Ruled *ruled, float *scratch);
+
+/* The share (B, C) that was copied of the probability e^gain of words (B, C) after hypotheses
+ * `parents`; attention (B, K, S), gate (B, K), columns (B, S) as of survey_ruled. */
+void copied_share(const float *attention, const float *gate, const long long *columns,
+                  const long long *parents, const long long *words, const float *gains, float *share,
+                  ix sentences, ix beam, ix count, ix sources);
+
 /* The `count` best of scores (B, K) + words' log-probabilities, from what survey found of the K x C
  * best words: new scores (B, count), log-probabilities, parents, words; best first. */
 void choose(const float *scores, const float *norm, const float *best, const long long *best_words,

@@ -80,6 +80,23 @@ KERNEL(choose, 12,
                         : AT_MOST(a[7], a[5] * a[6], "more asked for than there are"),
        choose(P(0), P(1), P(2), P(3), a[4], a[5], a[6], a[7], P(8), P(9), P(10), P(11)))
 
+KERNEL(copied_share, 11, NULL,
+       copied_share(P(0), P(1), P(2), P(3), P(4), P(5), P(6), a[7], a[8], a[9], a[10]))
+
+static PyObject *py_survey_ruled(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    (void)self;
+    ix a[MOST_ARGUMENTS];
+    if (!read_numbers(arguments, count, 1, a)) return NULL;
+    const Ruled *ruled = P(0);
+    float *scratch = malloc((size_t)(ruled->vocabulary + 2 * ruled->sources) * sizeof(float));
+    if (!scratch) return PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS;
+    survey_ruled(ruled, scratch);
+    Py_END_ALLOW_THREADS;
+    free(scratch);
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_attend(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
     (void)self;
     ix a[MOST_ARGUMENTS];
@@ -124,6 +141,8 @@ static PyMethodDef methods[] = {
     {"survey", FAST(py_survey), METH_FASTCALL, "See kernels.h."},
     {"lstm_sequence", FAST(py_lstm_sequence), METH_FASTCALL, "See kernels.h."},
     {"choose", FAST(py_choose), METH_FASTCALL, "See kernels.h."},
+    {"survey_ruled", FAST(py_survey_ruled), METH_FASTCALL, "See kernels.h."},
+    {"copied_share", FAST(py_copied_share), METH_FASTCALL, "See kernels.h."},
     {"attend", FAST(py_attend), METH_FASTCALL, "See kernels.h."},
     {"search", FAST(py_search), METH_FASTCALL, "See kernels.h."},
 #endif

@@ -63,6 +63,30 @@ static inline __m512 exponential(__m512 x) {
     return _mm512_mask_mov_ps(p, endless, _mm512_set1_ps(__builtin_inff()));
 }
 
+/* log x to about two units in the last place: x = 2^n m with m about 1, and for log m the polynomial
+ * of the Cephes library. Of 0 it is -inf. */
+static inline __m512 logarithm(__m512 x) {
+    const __m512 one = _mm512_set1_ps(1.0f);
+    __m512 m = _mm512_getmant_ps(x, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src);
+    __m512 n = _mm512_getexp_ps(_mm512_div_ps(x, m));
+    __m512 r = _mm512_sub_ps(m, one), square = _mm512_mul_ps(r, r);
+    __m512 p = _mm512_set1_ps(7.0376836292e-2f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(-1.1514610310e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.1676998740e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(-1.2420140846e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.4249322787e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(-1.6668057665e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.0000714765e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(-2.4999993993e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(3.3333331174e-1f));
+    p = _mm512_mul_ps(_mm512_mul_ps(p, r), square);
+    p = _mm512_fmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), p);
+    p = _mm512_fnmadd_ps(_mm512_set1_ps(0.5f), square, p);
+    p = _mm512_fmadd_ps(n, _mm512_set1_ps(0.693359375f), _mm512_add_ps(p, r));
+    __mmask16 nothing = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_EQ_OQ);
+    return _mm512_mask_mov_ps(p, nothing, _mm512_set1_ps(-__builtin_inff()));
+}
+
 static inline __m512 sigmoid(__m512 x) {
     __m512 one = _mm512_set1_ps(1.0f);
     __m512 e = exponential(_mm512_sub_ps(_mm512_setzero_ps(), x));

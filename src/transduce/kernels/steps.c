@@ -1,13 +1,15 @@
 /* What a step does beside products: cells, attention, and a look at the logits, each in one pass. */
 #if defined(__x86_64__) && defined(__GNUC__)
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma")
+#include <math.h>
+
+#include "best.h"
 #include "kernels.h"
 #include "simd.h"
 
-#include <math.h>
-
 #define ALWAYS static inline __attribute__((always_inline))
 #define TOGETHER 8 /* queries */
+#define AHEAD 12   /* positions of the memory, which are on their way from far */
 
 /* ----------------------------------------------------------------------------------- cells */
 
@@ -37,47 +39,10 @@ void lstm_cell(const void *gates, const void *given, int kind, const float *befo
 
 /* ---------------------------------------------------------------------------------- logits */
 
-/* put a word where it belongs among the best so far, and return the value to beat from now on */
-static float enter(float *values, long long *words, ix count, float value, ix word) {
-    ix place = count - 1;
-    while (place > 0 && values[place - 1] < value) {
-        values[place] = values[place - 1];
-        words[place] = words[place - 1];
-        place--;
-    }
-    values[place] = value;
-    words[place] = word;
-    return values[count - 1];
-}
-
 ALWAYS void look(const void *logits, const int kind, ix vocabulary, ix first, ix count, float *norm,
                  float *values, long long *words) {
-    const __m512 nothing = _mm512_set1_ps(-__builtin_inff());
-    for (ix n = 0; n < count; n++) values[n] = -__builtin_inff(), words[n] = first + n;
-    float least = -__builtin_inff();
-    __m512 most = nothing;
-    for (ix v = 0; v < vocabulary; v += LANES) {
-        __mmask16 mask = lanes(vocabulary - v);
-        __m512 x = _mm512_mask_mov_ps(nothing, mask, load(logits, kind, v, mask));
-        most = _mm512_max_ps(most, x);
-        unsigned better = _mm512_cmp_ps_mask(x, _mm512_set1_ps(least), _CMP_GT_OQ);
-        if (!better) continue;
-        float lane[LANES];
-        _mm512_storeu_ps(lane, x);
-        for (; better; better &= better - 1) {
-            int l = __builtin_ctz(better);
-            if (v + l >= first && lane[l] > least)
-                least = enter(values, words, count, lane[l], v + l);
-        }
-    }
-    float largest = _mm512_reduce_max_ps(most);
-    __m512 shift = _mm512_set1_ps(largest), sum = _mm512_setzero_ps();
-    for (ix v = 0; v < vocabulary; v += LANES) {
-        __mmask16 mask = lanes(vocabulary - v);
-        __m512 x = exponential(_mm512_sub_ps(load(logits, kind, v, mask), shift));
-        sum = _mm512_mask_add_ps(sum, mask, sum, x);
-    }
-    *norm = largest + logf(_mm512_reduce_add_ps(sum));
+    float largest = best_words(logits, kind, vocabulary, first, count, values, words);
+    *norm = log_sum(logits, kind, vocabulary, largest);
 }
 
 void survey(const void *logits, int kind, ix rows, ix vocabulary, ix first, ix count, float *norm,
@@ -133,6 +98,42 @@ typedef struct {
     ix width, depth, sources;
 } Head;
 
+/* the sums over lanes of four vectors */
+static inline __m128 sums_of_lanes(__m512 a, __m512 b, __m512 c, __m512 d) {
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512 all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
+/* scores[k][s] at `wide` neighbouring positions: a position is read once for all queries, a query
+ * once for all positions. What one sum is does not depend on its neighbours. */
+ALWAYS void score_some(const Head *head, const int kind, const float *queries, ix stride, float *scores,
+                       ix s, const ix count, const ix wide) {
+    const __m512 nothing = _mm512_setzero_ps();
+    __m512 sums[TOGETHER][4];
+    for (ix k = 0; k < count; k++)
+        for (ix i = 0; i < 4; i++) sums[k][i] = nothing;
+    for (ix d = 0; d < head->width; d += LANES) {
+        __mmask16 mask = lanes(head->width - d);
+        __m512 key[4];
+        for (ix i = 0; i < wide; i++) {
+            const ix place = (s + i) * head->width + d;
+            key[i] = load(head->keys, kind, place, mask);
+            _mm_prefetch(at(head->keys, kind, place + AHEAD * head->width), _MM_HINT_T0);
+        }
+        for (ix k = 0; k < count; k++) {
+            __m512 query = _mm512_maskz_loadu_ps(mask, queries + k * stride + d);
+            for (ix i = 0; i < wide; i++) sums[k][i] = _mm512_fmadd_ps(key[i], query, sums[k][i]);
+        }
+    }
+    for (ix k = 0; k < count; k++) {
+        __m128 found = sums_of_lanes(sums[k][0], sums[k][1], sums[k][2], sums[k][3]);
+        _mm_mask_storeu_ps(scores + k * head->sources + s, (__mmask8)((1 << wide) - 1), found);
+    }
+}
+
 /* scores[k][s] of `count` queries of one head, queries (count, stride) */
 ALWAYS void score(const Head *head, const int kind, const float *queries, ix stride, float *scores,
                   const ix count) {
@@ -152,19 +153,10 @@ ALWAYS void score(const Head *head, const int kind, const float *queries, ix str
         }
         return;
     }
-    for (ix s = 0; s < sources; s++) {
-        __m512 sums[TOGETHER];
-        for (ix k = 0; k < count; k++) sums[k] = _mm512_setzero_ps();
-        for (ix d = 0; d < head->width; d += LANES) {
-            __mmask16 mask = lanes(head->width - d);
-            __m512 key = load(head->keys, kind, s * head->width + d, mask);
-            for (ix k = 0; k < count; k++) {
-                __m512 query = _mm512_maskz_loadu_ps(mask, queries + k * stride + d);
-                sums[k] = _mm512_fmadd_ps(key, query, sums[k]);
-            }
-        }
-        for (ix k = 0; k < count; k++) scores[k * sources + s] = _mm512_reduce_add_ps(sums[k]);
-    }
+    const ix wide = count <= 4 ? 4 : 2; /* as many sums as there are registers for */
+    ix s = 0;
+    for (; s + wide <= sources; s += wide) score_some(head, kind, queries, stride, scores, s, count, wide);
+    for (; s < sources; s++) score_some(head, kind, queries, stride, scores, s, count, 1);
 }
 
 /* scores (S,) -> probabilities, in place */
@@ -192,22 +184,41 @@ static void soften(float *scores, const float *penalty, ix sources) {
     }
 }
 
+/* `wide` vectors of the context of `count` queries, from d on */
+ALWAYS void mix_some(const Head *head, const int memory_kind, const float *scores, void *context,
+                     int kind, ix stride, ix d, const ix count, const ix wide) {
+    __mmask16 masks[4];
+    __m512 sums[TOGETHER][4];
+    for (ix i = 0; i < wide; i++) {
+        masks[i] = lanes(head->depth - d - i * LANES);
+        for (ix k = 0; k < count; k++) sums[k][i] = _mm512_setzero_ps();
+    }
+    for (ix s = 0; s < head->sources; s++) {
+        __m512 value[4];
+        for (ix i = 0; i < wide; i++) {
+            const ix place = s * head->depth + d + i * LANES;
+            value[i] = load(head->values, memory_kind, place, masks[i]);
+            _mm_prefetch(at(head->values, memory_kind, place + AHEAD * head->depth), _MM_HINT_T0);
+        }
+        for (ix k = 0; k < count; k++) {
+            __m512 share = _mm512_set1_ps(scores[k * head->sources + s]);
+            for (ix i = 0; i < wide; i++) sums[k][i] = _mm512_fmadd_ps(value[i], share, sums[k][i]);
+        }
+    }
+    for (ix k = 0; k < count; k++)
+        for (ix i = 0; i < wide; i++)
+            store(context, kind, k * stride + d + i * LANES, masks[i], sums[k][i]);
+}
+
 /* context of `count` queries: probabilities (count, S) x values (S, depth) */
 ALWAYS void mix(const Head *head, const int memory_kind, const float *scores, void *context, int kind,
                 ix stride, const ix count) {
-    for (ix d = 0; d < head->depth; d += LANES) {
-        __mmask16 mask = lanes(head->depth - d);
-        __m512 sums[TOGETHER];
-        for (ix k = 0; k < count; k++) sums[k] = _mm512_setzero_ps();
-        for (ix s = 0; s < head->sources; s++) {
-            __m512 value = load(head->values, memory_kind, s * head->depth + d, mask);
-            for (ix k = 0; k < count; k++) {
-                __m512 share = _mm512_set1_ps(scores[k * head->sources + s]);
-                sums[k] = _mm512_fmadd_ps(value, share, sums[k]);
-            }
-        }
-        for (ix k = 0; k < count; k++) store(context, kind, k * stride + d, mask, sums[k]);
-    }
+    const ix wide = count <= 4 ? 4 : 2; /* as many sums as there are registers for */
+    ix d = 0;
+    for (; d + wide * LANES <= head->depth; d += wide * LANES)
+        mix_some(head, memory_kind, scores, context, kind, stride, d, count, wide);
+    for (; d < head->depth; d += LANES)
+        mix_some(head, memory_kind, scores, context, kind, stride, d, count, 1);
 }
 
 /* weights (count, S) += probabilities / heads; the first head begins them */

@@ -67,7 +67,10 @@ class Attended:
 
     def keep(self, rows: Tensor) -> Attended:
         penalty = None if self.penalty is None else self.penalty[rows]
-        return Attended(self.keys[rows], self.values[rows], penalty, self.axis)
+        keys = self.keys[rows]
+        # Without a projection they are the same memory, and stay it.
+        values = keys if self.values is self.keys else self.values[rows]
+        return Attended(keys, values, penalty, self.axis)
 
     def join(self, other: Attended, width: int) -> Attended:
         """The sentences of another after one's own, S cut or padded to `width`."""

@@ -22,6 +22,7 @@ from transduce.data.tokenizers.base import PAD, UNK
 from transduce.model.mixture import PointerCrossEntropy
 from transduce.model.output import CHUNK, OutputLayer, compute_dtype
 from transduce.model.picking import TINY
+from transduce.model.pointer import shares
 from transduce.model.state import Copies, Features
 
 
@@ -81,45 +82,6 @@ class Copying(nn.Module):
         known = target < self.target_size
         # What is not there (any more) to be copied is unknown.
         return target.where(known, place.where(held.any(dim=2), UNK))
-
-    def mixture(
-        self, logits: Tensor, gate: Tensor, attention: Tensor, copies: Copies
-    ) -> tuple[Tensor, Tensor]:
-        """The whole distribution, and how much of it is copied from each position.
-
-        logits (B, Q, V), gate (B, Q) as of `gate.Gate`, attention (B, Q, S) -> logits (B, Q, V + E)
-        float32, log-probabilities but for a constant in each row, with E = S (0 where nothing
-        is `extended`) and -inf for columns of no word; c (B, Q, S).
-        """
-        copied, log_copied, log_generated = shares(gate, attention, copies.real)
-        vocabulary, positions = logits.shape[2], attention.shape[2]
-        width = vocabulary + (positions if copies.extended else 0)
-        mixed = torch.empty(*logits.shape[:2], width, device=logits.device)
-        mixed[:, :, :vocabulary] = logits
-        mixed[:, :, vocabulary:] = -torch.inf
-        norm = mixed[:, :, :vocabulary].logsumexp(dim=2)
-        # Attention to all positions of a word, at its first.
-        where = copies.first.unsqueeze(1).expand(attention.shape)
-        real = attention * copies.real.unsqueeze(1)
-        mass = torch.zeros_like(real).scatter_add_(2, where, real)
-        column = copies.columns.clamp(min=0).unsqueeze(1).expand(attention.shape)
-        against = (norm + log_copied - log_generated).unsqueeze(2)
-        both = torch.logaddexp(mixed.gather(2, column), mass.clamp_min(TINY).log() + against)
-        # Other positions than the first add nothing, so their sum is the smaller one.
-        return mixed.scatter_reduce_(2, column, both, "amax"), copied
-
-
-def shares(gate: Tensor, attention: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What is copied from each position, c (B, Q, S); log(1 - p_gen) and log g, both (B, Q).
-
-    gate (B, Q): logit of p_gen; attention (B, Q, S); real (B, S): what can be copied. All float32.
-    """
-    gate, attention = gate.float(), attention.float()
-    log_copied = nn.functional.logsigmoid(-gate)
-    rest = (attention * ~real.unsqueeze(1)).sum(dim=2).clamp_min(TINY)
-    log_generated = torch.logaddexp(nn.functional.logsigmoid(gate), log_copied + rest.log())
-    copied = attention * real.unsqueeze(1) * log_copied.exp().unsqueeze(2)
-    return copied, log_copied, log_generated
 
 
 def pointer_loss(

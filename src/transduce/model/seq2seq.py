@@ -15,7 +15,16 @@ from transduce.model.encoder import RecurrentEncoder
 from transduce.model.output import OutputLayer
 from transduce.model.plan import plan_of
 from transduce.model.rnn import Dropout, RecurrentLayer, drop_words
-from transduce.model.state import Copied, Features, Given, Memory, State, Step, StepFeatures
+from transduce.model.state import (
+    Draft,
+    Features,
+    Given,
+    Memory,
+    Pointer,
+    State,
+    Step,
+    StepFeatures,
+)
 from transduce.model.subsampling import Subsampling
 from transduce.model.transducer import PredictionState, Transducer
 from transduce.model.transformer import SelfAttentiveEncoder
@@ -164,9 +173,8 @@ class Seq2Seq(nn.Module):
         if self.copying is None:
             return Step(logits, features.state, attention)
         assert features.gate is not None and attention is not None and memory.copies is not None
-        logits, weights = self.copying.mixture(logits, features.gate, attention, memory.copies)
-        copied = Copied(weights, memory.copies.columns)
-        return Step(logits, features.state, attention, copied=copied)
+        pointer = Pointer(features.gate, attention, memory.copies)
+        return Step(Draft(logits, pointer), features.state, attention, copied=pointer)
 
     def step_features(self, tokens: Tensor, state: State) -> StepFeatures:
         """A step as far as the output layer."""
@@ -223,9 +231,8 @@ class Seq2Seq(nn.Module):
         gate, attention, copies = features.gate, features.attention, memory.copies
         assert gate is not None and attention is not None and copies is not None
         logits = self.output.logits(features.values)
-        mixed, weights = self.copying.mixture(logits, gate, attention, copies)
-        log_probs = torch.log_softmax(mixed, dim=-1)
-        return Given(log_probs, attention, Copied(weights, copies.columns))
+        pointer = Pointer(gate, attention, copies)
+        return Given(torch.log_softmax(pointer.mixed(logits), dim=-1), attention, pointer)
 
     def columns(self, source: Tensor, target: Tensor) -> Tensor:
         """Where `forward` has the log-probabilities of targets (B, T): themselves, but for words

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from transduce import kernels
+from transduce.model.pointer import mixed, shares, without
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,58 @@ class Copied:
 
 
 @dataclass(frozen=True)
+class Pointer:
+    """How a step's words are generated or copied. gate (B, K): the logit of generating, float32;
+    attention (B, K, S)."""
+
+    gate: Tensor
+    attention: Tensor
+    copies: Copies
+
+    @property
+    def weights(self) -> Tensor:
+        """How much is copied from each position, (B, K, S)."""
+        return shares(self.gate, self.attention, self.copies.real)[0]
+
+    @property
+    def columns(self) -> Tensor:
+        return self.copies.columns
+
+    def mixed(self, logits: Tensor) -> Tensor:
+        """The whole distribution of what logits (B, K, V) generate; see `pointer.mixed`."""
+        copies = self.copies
+        return mixed(
+            logits, self.gate, self.attention, copies.columns, copies.first, copies.extended
+        )
+
+    def share(self, parents: Tensor, tokens: Tensor, gains: Tensor) -> Tensor:
+        """As `Copied.share`."""
+        if kernels.takes(self.attention):
+            return kernels.copied_share(
+                self.attention, self.gate, self.columns, parents, tokens, gains
+            )
+        return Copied(self.weights, self.columns).share(parents, tokens, gains)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a step's logits are made of, for searches that find the best words without them.
+
+    own: (B, K, V) the output layer's. pointer: what else is copied. forbidden: (B, K, N) int64,
+    columns that must not come next, PAD where there is none.
+    """
+
+    own: Tensor
+    pointer: Pointer | None = None
+    forbidden: Tensor | None = None
+
+    def logits(self) -> Tensor:
+        """(B, K, V + E), written down."""
+        whole = self.own if self.pointer is None else self.pointer.mixed(self.own)
+        return whole if self.forbidden is None else without(whole, self.forbidden)
+
+
+@dataclass(frozen=True)
 class Step:
     """One target position, decoded.
 
@@ -158,14 +214,22 @@ class Step:
     real source positions, or None where the model has no attention. words: (V,) int64, the token
     that each column of the logits stands for where these are not all tokens in order; ascending,
     and with PAD, BOS, EOS and UNK among them. copied: what of them is copied, and from where; some
-    logits may be -inf then.
+    logits may be -inf then. made: the logits, or what they are made of when somebody asks.
     """
 
-    logits: Tensor
+    made: Tensor | Draft
     state: State
     attention: Tensor | None
     words: Tensor | None = None
-    copied: Copied | None = None
+    copied: Copied | Pointer | None = None
+
+    @cached_property
+    def logits(self) -> Tensor:
+        return self.made if isinstance(self.made, Tensor) else self.made.logits()
+
+    @property
+    def draft(self) -> Draft:
+        return Draft(self.made) if isinstance(self.made, Tensor) else self.made
 
     @property
     def log_probs(self) -> Tensor:
@@ -180,7 +244,7 @@ class Given:
 
     log_probs: Tensor
     attention: Tensor | None
-    copied: Copied | None = None
+    copied: Copied | Pointer | None = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
-from transduce.search.candidates import Survey, best_continuations, copied_share, has_holes
+from transduce.search.candidates import Survey, best_continuations, copied_share
 from transduce.search.coverage import Coverage
 from transduce.search.history import Record
 from transduce.search.interface import SearchModel
@@ -45,7 +45,7 @@ def _step(model: SearchModel, running: Running, options: SearchOptions, t: int) 
     limits, tables, scores = running.limits, running.ended, running.scores
     # 1. Ask the model, and see what its logits (B, K, V) hold.
     step = model.step(running.tokens, running.state, running.memory)
-    survey = Survey.of(step.logits, has_holes(step), options.beam)
+    survey = Survey.of_step(step, options.beam)
     end = survey.end
     ending = scores + end
     if t < limits.bound:

@@ -10,14 +10,14 @@ hypotheses at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from transduce.data.tokenizers.base import PAD
-from transduce.model.state import State, Step, join_rows
+from transduce.model.state import Draft, State, Step, join_rows
 from transduce.search.interface import SearchModel
 from transduce.search.limits import memory_lengths
 
@@ -61,8 +61,15 @@ class Past:
         return torch.where(self.runs >= least, self.tokens, PAD)
 
     def select(self, hypotheses: Tensor) -> Past:
-        index = hypotheses.unsqueeze(2).expand(-1, -1, self.tokens.shape[2])
-        return Past(self.tokens.gather(1, index), self.runs.gather(1, index))
+        batch, beam, _ = self.tokens.shape
+        first = torch.arange(0, batch * beam, beam, device=hypotheses.device).unsqueeze(1)
+        index = (first + hypotheses).flatten()
+        shape = hypotheses.shape
+
+        def of(x: Tensor) -> Tensor:  # whole rows, which takes a tenth of gathering each number
+            return x.flatten(0, 1).index_select(0, index).unflatten(0, shape)
+
+        return Past(of(self.tokens), of(self.runs))
 
     def keep(self, rows: Tensor) -> Past:
         """Only the sentences `rows` (B',) int64, no wider than the longest of them."""
@@ -120,27 +127,13 @@ class Blocked:
         forbidden = past.repeating(self.ngrams, self.repeats)
         if step.words is not None:
             forbidden = torch.searchsorted(step.words, forbidden)
-        logits = without(step.logits, forbidden)
+        draft = getattr(step, "draft", None) or Draft(step.logits)
         after, copied = BlockedState(step.state, past), getattr(step, "copied", None)
-        return Step(logits, after, step.attention, step.words, copied)
+        made = replace(draft, forbidden=forbidden)
+        return Step(made, after, step.attention, step.words, copied)
 
     def __call__(
         self, source: Tensor, lengths: Tensor, target_input: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Given targets are scored as they are."""
         return self.model(source, lengths, target_input)
-
-
-def without(logits: Tensor, forbidden: Tensor) -> Tensor:
-    """Logits (B, K, V) in which the columns `forbidden` (B, K, N) are -inf.
-
-    Their probability becomes that of PAD, which is never a continuation, so that a row's sum, and
-    with it every other probability, stays as it was.
-    """
-    columns = torch.nn.functional.pad(forbidden, (1, 0), value=PAD).sort(dim=2).values
-    taken = logits.gather(2, columns).float()
-    again = columns[:, :, 1:] == columns[:, :, :-1]
-    taken[:, :, 1:].masked_fill_(again, -torch.inf)
-    logits = logits.scatter(2, columns, -torch.inf)
-    logits[:, :, PAD] = taken.logsumexp(dim=2)
-    return logits

@@ -61,6 +61,25 @@ class Survey:
         batch, beam, _ = logits.shape
         return cls(logits, norm.view(batch, beam), maxima.view(batch, beam, -1))
 
+    @classmethod
+    def of_step(cls, step: SearchStep, count: int) -> Survey:
+        """The same of a step's logits, which are not made where a kernel does without them."""
+        draft = getattr(step, "draft", None)
+        if draft is None or (draft.pointer is None and draft.forbidden is None):
+            return cls.of(step.logits, step.words is not None, count)
+        own, pointer = draft.own, draft.pointer
+        if count > min(kernels.MOST_BEST, own.shape[2] - WORDS) or not kernels.takes(own):
+            return cls.of(step.logits, True, count)
+        copying = None
+        if pointer is not None:
+            copies = pointer.copies
+            copying = kernels.Copying(
+                pointer.gate, pointer.attention, copies.columns, copies.first, copies.extended
+            )
+        norm, values, words = kernels.survey_ruled(own, WORDS, count, draft.forbidden, copying)
+        # The end symbol is neither copied nor forbidden: its logit is the output layer's.
+        return cls(own, norm, None, (values.flatten(1), words.flatten(1)))
+
     @property
     def end(self) -> Tensor:
         """The log-probability (B, K) of EOS."""
@@ -109,11 +128,6 @@ def best_continuations(survey: Survey, scores: Tensor, count: int) -> Continuati
     index = parents * vocabulary + tokens
     gains = logits.flatten(1).gather(1, index) - survey.log_norm.gather(1, parents)
     return Continuations(values, gains, parents, tokens)
-
-
-def has_holes(step: SearchStep) -> bool:
-    """Whether some of a step's logits may be -inf."""
-    return step.words is not None or getattr(step, "copied", None) is not None
 
 
 def copied_share(step: SearchStep, best: Continuations) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transduce.hypotheses.assembling import Chosen
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
-from transduce.search.candidates import Survey, best_continuations, copied_share, has_holes
+from transduce.search.candidates import Survey, best_continuations, copied_share
 from transduce.search.history import Record
 from transduce.search.interface import SearchModel
 from transduce.search.pool import search_batch
@@ -62,7 +62,7 @@ def _step(model: SearchModel, running: Running, options: SearchOptions, t: int) 
     """Step t of the search: one position more for every running sentence."""
     limits, stops = running.limits, running.ended
     step = model.step(running.tokens, running.state, running.memory)
-    survey = Survey.of(step.logits, has_holes(step), 1)
+    survey = Survey.of_step(step, 1)
     word = best_continuations(survey, running.scores, 1)
     end = survey.end
     chose = (end >= word.gains).squeeze(1)

@@ -38,6 +38,7 @@ class SubwordTokenizer:
         self._pieces: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
         self._kind = _kind_of(self._pieces)
         self.dropout = dropout
+        self._written: list[str] | None = None  # the pieces, once somebody asks
 
     @property
     def kind(self) -> str:
@@ -114,10 +115,11 @@ class SubwordTokenizer:
         )
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
-        size = self.size
-        return [
-            str(self._pieces.id_to_piece(int(i))) if 0 <= i < size else SPECIALS[UNK] for i in ids
-        ]
+        if self._written is None:
+            # All at once, since to ask for one costs more than to look it up.
+            self._written = [str(piece) for piece in self._pieces.id_to_piece(range(self.size))]
+        written, size = self._written, self.size
+        return [written[i] if 0 <= i < size else SPECIALS[UNK] for i in ids]
 
     def written(self, text: str, ids: Sequence[int]) -> list[str]:
         # Unknown characters in a row are one piece, the same ones however the rest is cut.
