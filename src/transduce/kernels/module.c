@@ -80,6 +80,15 @@ KERNEL(choose, 12,
                         : AT_MOST(a[7], a[5] * a[6], "more asked for than there are"),
        choose(P(0), P(1), P(2), P(3), a[4], a[5], a[6], a[7], P(8), P(9), P(10), P(11)))
 
+KERNEL(lstm_forward, 9, NULL,
+       lstm_forward(P(0), P(1), P(2), P(3), P(4), P(5), a[6], a[7], a[8]))
+KERNEL(lstm_backward, 11, NULL,
+       lstm_backward(P(0), P(1), P(2), P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
+KERNEL(cross_entropy, 11, NULL,
+       cross_entropy(P(0), (int)a[1], P(2), P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
+KERNEL(turn, 6, NULL, turn(P(0), (int)a[1], P(2), a[3], a[4], a[5]))
+KERNEL(drop, 8, NULL, drop(P(0), (int)a[1], P(2), a[3], P(4), P(5), a[6], a[7]))
+
 static PyObject *py_attend(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
     (void)self;
     ix a[MOST_ARGUMENTS];
@@ -125,13 +134,18 @@ static PyMethodDef methods[] = {
     {"lstm_sequence", FAST(py_lstm_sequence), METH_FASTCALL, "See kernels.h."},
     {"choose", FAST(py_choose), METH_FASTCALL, "See kernels.h."},
     {"attend", FAST(py_attend), METH_FASTCALL, "See kernels.h."},
+    {"lstm_forward", FAST(py_lstm_forward), METH_FASTCALL, "See kernels.h."},
+    {"lstm_backward", FAST(py_lstm_backward), METH_FASTCALL, "See kernels.h."},
+    {"cross_entropy", FAST(py_cross_entropy), METH_FASTCALL, "See kernels.h."},
+    {"turn", FAST(py_turn), METH_FASTCALL, "See kernels.h."},
+    {"drop", FAST(py_drop), METH_FASTCALL, "See kernels.h."},
     {"search", FAST(py_search), METH_FASTCALL, "See kernels.h."},
 #endif
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_kernels", "Kernels of a decoding step.", -1, methods, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_kernels", "Kernels of decoding and training.", -1, methods, NULL, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__kernels(void) { return PyModule_Create(&definition); }

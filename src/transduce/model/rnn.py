@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from transduce.kernels import FEW
+from transduce.kernels.training import trains
 from transduce.model.cudnn import run_whole
+from transduce.model.lstm import WholeLSTM
 
 KINDS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
@@ -87,6 +89,11 @@ class RecurrentLayer(nn.Module):
         """Run over x (N, T, D) from `state` (zeros if None) -> outputs (N, T, size), end state."""
         if self.few is not None and state is None and x.shape[0] <= FEW:
             return self.few(x, None)
+        if self.kind == "lstm" and torch.is_grad_enabled() and trains(x):
+            weights = [getattr(self.rnn, name) for name in self.rnn._flat_weights_names]
+            given = (None, None) if state is None else (state.hidden, state.cell)
+            outputs, cell = WholeLSTM.apply(x, *weights, *given)
+            return outputs, LayerState(outputs[:, -1], cell)
         first: Tensor | tuple[Tensor, Tensor] | None = None
         if state is not None:
             first = state.hidden.unsqueeze(0)
