@@ -69,10 +69,10 @@ def cross_entropy(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Label-smoothed cross-entropy of logits (N, V) + bias (V,), for targets (N,) int64.
 
-    Returns the losses and the negative log-likelihoods, both (N,) float32, and the sum over rows of
+    Rows of logits behind those of the targets are left alone. Returns the losses and the negative log-likelihoods, both (N,) float32, and the sum over rows of
     the losses' gradient by the logits (V,) float32; the logits are replaced by that gradient.
     """
-    rows, vocabulary = logits.shape
+    rows, vocabulary = len(targets), logits.shape[1]
     threads = torch.get_num_threads()
     bias, targets = bias.float().contiguous(), targets.contiguous()
     share, losses = torch.tensor([smoothing]), torch.empty(rows, 2)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from transduce.kernels.training import cross_entropy, trains
 from transduce.model.consistency import ConsistentCrossEntropy
-from transduce.model.lstm import weight_gradient
+from transduce.model.lstm import POSITIONS, filled, weight_gradient
 from transduce.model.picking import TINY, add, pick, places
 
 CHUNK = 2048  # rows of logits alive at a time; larger costs cache, smaller costs calls
@@ -59,17 +59,21 @@ class LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
     ) -> tuple[Tensor, Tensor]:
         """With the kernel, where the gradient takes the place of the logits: twice as many rows."""
-        rows, words = values.to(torch.bfloat16), weight.to(torch.bfloat16)
+        count, words = len(values), weight.to(torch.bfloat16)
+        rows = words.new_zeros(filled(count, POSITIONS), values.shape[1])
+        rows[:count] = values
         grad_values, grad_weight = torch.empty_like(rows), torch.zeros(())
         loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
         for start in range(0, len(rows), 2 * CHUNK):
-            x = rows[start : start + 2 * CHUNK]
-            grad = x @ words.t()
-            found = cross_entropy(grad, bias, targets[start : start + 2 * CHUNK], smoothing)
+            part = slice(start, start + 2 * CHUNK)
+            grad = rows[part] @ words.t()
+            found = cross_entropy(grad, bias, targets[part], smoothing)
+            grad[len(targets[part]) :] = 0
             loss, nll, grad_bias = loss + found[0].sum(), nll + found[1].sum(), grad_bias + found[2]
-            torch.mm(grad, words, out=grad_values[start : start + 2 * CHUNK])
-            part = weight_gradient(grad, x)
-            grad_weight = grad_weight.add_(part) if start else part
+            torch.mm(grad, words, out=grad_values[part])
+            of_part = weight_gradient(grad, rows[part])
+            grad_weight = grad_weight.add_(of_part) if start else of_part
+        grad_values = grad_values[:count]
         ctx.save_for_backward(grad_values.to(values.dtype), grad_weight, grad_bias)
         ctx.mark_non_differentiable(nll)
         return loss, nll
