@@ -16,7 +16,7 @@ setup(
             depends=[f"{FOLDER}/{name}.h" for name in ("kernels", "simd")],
             define_macros=[("Py_LIMITED_API", "0x030A0000")],
             py_limited_api=True,  # one build for every Python
-            # With OpenMP, whose library is the one that torch has loaded, and whose threads are torch's.
+            # OpenMP's library is the one that torch has loaded, its threads are torch's.
             extra_compile_args=["-O3", "-g0", "-fopenmp"],
             extra_link_args=["-fopenmp"],
             optional=True,

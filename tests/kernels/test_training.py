@@ -1,4 +1,4 @@
-"""The kernels of training against torch: the same layer, loss and dropout, and the same gradients."""
+"""The kernels of training against torch: the same layer and loss, and the same gradients."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transduce import kernels
 from transduce.kernels import training
 from transduce.model.lstm import WholeLSTM
 from transduce.model.output import CHUNK, OutputLayer
+from transduce.model.rnn import Dropout
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
 sizes = st.integers(1, 40)
@@ -105,3 +106,32 @@ def test_dropping_is_by_the_bytes_drawn(count: int, threshold: int, dtype: torch
     x, drawn = torch.randn(count).to(dtype), torch.randint(0, 256, (count,), dtype=torch.uint8)
     expected = torch.where(drawn >= threshold, x.float() * (256 / (256 - threshold)), 0.0)
     assert torch.equal(training.drop(x, drawn, threshold), expected.to(dtype))
+
+
+def test_dropout_in_one_pass_is_the_mask_times_x() -> None:
+    x = torch.randn(3, 5, 9, requires_grad=True)
+    dropout, pull = Dropout(0.3), torch.randn(3, 5, 9)
+    found = []
+    for one_pass in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=one_pass):
+            dropped = dropout(x)
+        found.append((dropped, *torch.autograd.grad((dropped * pull).sum(), x)))
+    torch.testing.assert_close(found[0], found[1])
+    assert 0 < (found[0][0] == 0).sum() < x.numel()
+
+
+def test_a_batch_filled_up_has_the_same_gradients_whoever_fills_it() -> None:
+    """What fills rows up is zeros, so numbers of sentences around a multiple agree."""
+    torch.manual_seed(1)
+    rnn = nn.LSTM(12, 20, batch_first=True)
+    x, pull = torch.randn(33, 7, 12), torch.randn(33, 7, 20)
+
+    def gradients(rows: slice) -> list[Tensor]:
+        outputs, _ = WholeLSTM.apply(x[rows], *rnn.parameters(), None, None)
+        loss = (outputs.float() * pull[rows]).sum()
+        return list(torch.autograd.grad(loss, list(rnn.parameters())))
+
+    whole = gradients(slice(0, 33))
+    parts = zip(gradients(slice(0, 16)), gradients(slice(16, 33)), strict=True)
+    assert all(near(a + b, c, 0.01) for (a, b), c in zip(parts, whole, strict=True))

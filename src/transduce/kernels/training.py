@@ -69,8 +69,9 @@ def cross_entropy(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Label-smoothed cross-entropy of logits (N, V) + bias (V,), for targets (N,) int64.
 
-    Rows of logits behind those of the targets are left alone. Returns the losses and the negative log-likelihoods, both (N,) float32, and the sum over rows of
-    the losses' gradient by the logits (V,) float32; the logits are replaced by that gradient.
+    Returns the losses and the negative log-likelihoods, both (N,) float32, and the sum over rows of
+    the losses' gradient by the logits (V,) float32; the logits are replaced by that gradient. Rows
+    of logits behind those of the targets are left alone.
     """
     rows, vocabulary = len(targets), logits.shape[1]
     threads = torch.get_num_threads()

@@ -4,8 +4,8 @@ Four products over all positions and two a position, in bf16, and one pass of `k
 between them. oneDNN's fused layer takes twice as long there, most of it in the backward pass, where
 its products of weight gradients are over one position each.
 
-oneDNN compiles a product for each number of rows, which takes as long as a dozen of them. So rows are
-filled up, with zeros, to few different numbers (`filled`).
+oneDNN compiles a product for each number of rows, which takes as long as a dozen of them. So rows
+are filled up, with zeros, to few different numbers (`filled`).
 """
 
 from __future__ import annotations
