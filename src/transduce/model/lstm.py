@@ -50,16 +50,15 @@ class WholeLSTM(torch.autograd.Function):
         batch, positions, width = x.shape
         size, wide = hidden_weight.shape[1], filled(batch, SENTENCES)
         rows = filled(positions * wide, POSITIONS)
-        inputs = x.new_zeros(rows, width, dtype=BF16)
+        inputs = room_for(rows, width, positions, batch)
         by_position(inputs, positions, wide)[:, :batch] = x.transpose(0, 1)
         input_weight, hidden_weight = input_weight.to(BF16), hidden_weight.to(BF16)
         bias = (input_bias + hidden_bias).float()
-        states = x.new_zeros(rows + wide, size, dtype=BF16)
+        states = room_for(rows + wide, size, positions + 1, batch)
         hidden = by_position(states, positions + 1, wide)
         cells = x.new_empty(positions + 1, batch, size, dtype=torch.float32)
         cells[0] = 0 if first_cell is None else first_cell
-        if first is not None:
-            hidden[0, :batch] = first
+        hidden[0, :batch] = 0 if first is None else first
         with torch.autocast("cpu", enabled=False):
             all_gates = inputs @ input_weight.t()
             gates = by_position(all_gates, positions, wide)
@@ -80,7 +79,8 @@ class WholeLSTM(torch.autograd.Function):
         gates = by_position(all_gates, positions, wide)
         outputs = states.new_empty(positions, batch, size).copy_(grad_outputs.transpose(0, 1))
         grad_cell = grad_end.float().contiguous().clone()
-        grads, recurrent = torch.zeros_like(all_gates), states.new_zeros(wide, size)
+        recurrent = states.new_zeros(wide, size)
+        grads = room_for(*all_gates.shape, positions, batch)
         grad_gates = by_position(grads, positions, wide)
         sums = cells.new_zeros(torch.get_num_threads(), 4 * size)
         for t in reversed(range(positions)):
@@ -98,6 +98,15 @@ class WholeLSTM(torch.autograd.Function):
             recurrent[:batch] if ctx.needs_input_grad[5] else None,
             grad_cell if ctx.needs_input_grad[6] else None,
         )
+
+
+def room_for(rows: int, size: int, positions: int, batch: int) -> Tensor:
+    """(rows, size) bfloat16 to be filled in: zeros only where nothing of (T, N, size) will be."""
+    made = torch.empty(rows, size, dtype=BF16)
+    wide = filled(batch, SENTENCES)
+    by_position(made, positions, wide)[:, batch:] = 0
+    made[positions * wide :] = 0
+    return made
 
 
 def by_position(rows: Tensor, positions: int, wide: int) -> Tensor:
