@@ -21,6 +21,7 @@ try:
     from transduce.kernels import _kernels as _c  # type: ignore[attr-defined]
 except ImportError:  # not compiled on this machine
     _c = None
+compiled: Any = _c  # for the modules beside this one
 
 FEW = 8  # rows for which the weights are read once
 SMALL = 1 << 20  # bytes of weights that stay at hand to be read again for the next rows

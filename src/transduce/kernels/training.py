@@ -10,14 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from transduce import kernels
-from transduce.kernels import KINDS
+from transduce.kernels import KINDS, available, compiled
 
 
 def trains(x: Tensor) -> bool:
     """Whether these kernels are for training on x: gradients wanted, bf16 products, a CPU."""
     return (
-        kernels.available()
+        available()
         and x.device.type == "cpu"
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
@@ -34,7 +33,7 @@ def lstm_forward(
     added. before (N, D) float32: the cell before.
     """
     rows, size = cell.shape
-    kernels._c.lstm_forward(
+    compiled.lstm_forward(
         gates.data_ptr(), recurrent.data_ptr(), bias.data_ptr(), before.data_ptr(), cell.data_ptr(),
         hidden.data_ptr(), rows, size, torch.get_num_threads(),
     )  # fmt: skip
@@ -57,7 +56,7 @@ def lstm_backward(
     grad_bias (threads, 4 D) float32.
     """
     rows, size = grad_cell.shape
-    kernels._c.lstm_backward(
+    compiled.lstm_backward(
         gates.data_ptr(), cells[0].data_ptr(), cells[1].data_ptr(), output.data_ptr(),
         recurrent.data_ptr(), grad_cell.data_ptr(), grad_gates.data_ptr(), grad_bias.data_ptr(),
         rows, size, len(grad_bias),
@@ -78,7 +77,7 @@ def cross_entropy(
     bias, targets = bias.float().contiguous(), targets.contiguous()
     share, losses = torch.tensor([smoothing]), torch.empty(rows, 2)
     sums, room = torch.zeros(threads, vocabulary), torch.empty(threads, vocabulary)
-    kernels._c.cross_entropy(
+    compiled.cross_entropy(
         logits.data_ptr(), KINDS[logits.dtype], bias.data_ptr(), targets.data_ptr(),
         share.data_ptr(), losses.data_ptr(), sums.data_ptr(), room.data_ptr(), rows, vocabulary,
         threads,
@@ -90,7 +89,7 @@ def turned(x: Tensor) -> Tensor:
     """x (N, M) -> (M, N) float32, contiguous."""
     rows, columns = x.shape
     y = torch.empty(columns, rows)
-    kernels._c.turn(
+    compiled.turn(
         x.data_ptr(), KINDS[x.dtype], y.data_ptr(), rows, columns, torch.get_num_threads()
     )
     return y
@@ -102,7 +101,7 @@ def drop(x: Tensor, drawn: Tensor, threshold: int) -> Tensor:
     drawn: at least as many uint8 as x has elements.
     """
     y, scale = torch.empty_like(x), torch.tensor([256 / (256 - threshold)])
-    kernels._c.drop(
+    compiled.drop(
         x.data_ptr(), KINDS[x.dtype], drawn.data_ptr(), threshold, scale.data_ptr(), y.data_ptr(),
         x.numel(), torch.get_num_threads(),
     )  # fmt: skip

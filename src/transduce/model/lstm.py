@@ -80,7 +80,7 @@ class WholeLSTM(torch.autograd.Function):
         outputs = states.new_empty(positions, batch, size).copy_(grad_outputs.transpose(0, 1))
         grad_cell = grad_end.float().contiguous().clone()
         recurrent = states.new_zeros(wide, size)
-        grads = room_for(*all_gates.shape, positions, batch)
+        grads = room_for(len(inputs), 4 * size, positions, batch)
         grad_gates = by_position(grads, positions, wide)
         sums = cells.new_zeros(torch.get_num_threads(), 4 * size)
         for t in reversed(range(positions)):

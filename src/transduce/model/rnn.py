@@ -57,7 +57,8 @@ class Rearranged(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return rearranged(grad, *ctx.saved_tensors), None
+        (index,) = ctx.saved_tensors
+        return rearranged(grad, index), None
 
 
 def rearranged(x: Tensor, index: Tensor) -> Tensor:
@@ -203,7 +204,8 @@ class DropInOnePass(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return drop(grad.contiguous(), *ctx.saved_tensors, ctx.threshold), None
+        (drawn,) = ctx.saved_tensors
+        return drop(grad.contiguous(), drawn, ctx.threshold), None
 
 
 class Dropout(nn.Module):
