@@ -19,8 +19,10 @@ sizes = st.integers(1, 40)
 
 
 def near(found: Tensor, expected: Tensor, within: float = 0.02) -> bool:
-    """Equal but for rounding to bf16, which is relative to the largest numbers that were summed."""
-    return bool((found - expected).norm() <= within * expected.norm() + 1e-5)
+    """Equal but for rounding to bf16: relative to all numbers, and to the sums of about 1, whose
+    differences some of them are."""
+    error = (found - expected).norm()
+    return bool(error <= within * expected.norm() + 0.01 * expected.numel() ** 0.5)
 
 
 @settings(deadline=None, max_examples=30)
