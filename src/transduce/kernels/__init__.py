@@ -12,6 +12,7 @@ All take and give contiguous CPU tensors without gradients, float32 or bfloat16.
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,14 @@ try:
     from transduce.kernels import _kernels as _c  # type: ignore[attr-defined]
 except ImportError:  # not compiled on this machine
     _c = None
+VERSION = 1  # as in kernels.h; both change with what a kernel takes or does
+if _c is not None and getattr(_c, "VERSION", 0) != VERSION:
+    warnings.warn(
+        "transduce's kernels are of another version and are not used: install transduce again",
+        stacklevel=2,
+    )
+    _c = None
+compiled: Any = _c  # for the modules beside this one
 
 FEW = 8  # rows for which the weights are read once
 SMALL = 1 << 20  # bytes of weights that stay at hand to be read again for the next rows

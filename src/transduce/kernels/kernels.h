@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 
+#define KERNELS_VERSION 1 /* as in __init__.py; both change with what a kernel takes or does */
 #define MOST_ROWS 8      /* that few_rows sums together */
 #define MOST_INPUTS 4096 /* of few_rows */
 #define MOST_BEST 64     /* of survey */
@@ -82,6 +83,33 @@ void choose(const float *scores, const float *norm, const float *best, const lon
 void attend(const void *queries, int kind, const void *keys, int across, const void *values,
             int memory_kind, const float *penalty, void *context, int context_kind, float *weights, float *scratch,
             ix sentences, ix beam, ix heads, ix width, ix depth, ix sources);
+
+/* What follows is for training (training.c), on `threads` threads; what they add up has a row for each.
+ *
+ * A step of an LSTM: gates (rows, 4 x size) in bf16, input, forget, cell and output, hold what the input
+ * says and are replaced by what they become once `recurrent` (what the hidden state says) and bias are
+ * added. The other way, from the gradients by the output and, from the step after, by the hidden
+ * state (both bf16) and the cell (replaced by that for the step before): by the gates (bf16), and
+ * added up over rows into grad_bias (threads, 4 x size). */
+void lstm_forward(void *gates, const void *recurrent, const float *bias, const float *before,
+                  float *cell, void *hidden, ix rows, ix size, ix threads);
+void lstm_backward(const void *gates, const float *before, const float *cell, const void *output,
+                   const void *recurrent, float *grad_cell, void *grad_gates, float *grad_bias,
+                   ix rows, ix size, ix threads);
+
+/* Label-smoothed cross-entropy of logits (rows, vocabulary) + bias. The logits become the gradient by
+ * themselves, whose sum over rows is added to grad_bias (threads, vocabulary); losses (rows, 2):
+ * negative log-likelihood, and what was trained on; room: (threads, vocabulary). */
+void cross_entropy(void *logits, int kind, const float *bias, const long long *targets,
+                   const float *smoothing, float *losses, float *grad_bias, float *room, ix rows,
+                   ix vocabulary, ix threads);
+
+/* x (rows, columns) with rows and columns exchanged, in float32. */
+void turn(const void *x, int kind, float *y, ix rows, ix columns, ix threads);
+
+/* y = scale x, but 0 where the byte is below the threshold. */
+void drop(const void *x, int kind, const unsigned char *bytes, ix threshold, const float *scale,
+          void *y, ix count, ix threads);
 
 /* What search does in each step, in order: a code and what it concerns, filled up to OP_SIZE numbers.
  * x, y, … are numbers of buffers, each of which has a row for every hypothesis. */

@@ -97,6 +97,15 @@ static PyObject *py_survey_ruled(PyObject *self, PyObject *const *arguments, Py_
     Py_RETURN_NONE;
 }
 
+KERNEL(lstm_forward, 9, NULL,
+       lstm_forward(P(0), P(1), P(2), P(3), P(4), P(5), a[6], a[7], a[8]))
+KERNEL(lstm_backward, 11, NULL,
+       lstm_backward(P(0), P(1), P(2), P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
+KERNEL(cross_entropy, 11, NULL,
+       cross_entropy(P(0), (int)a[1], P(2), P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
+KERNEL(turn, 6, NULL, turn(P(0), (int)a[1], P(2), a[3], a[4], a[5]))
+KERNEL(drop, 8, NULL, drop(P(0), (int)a[1], P(2), a[3], P(4), P(5), a[6], a[7]))
+
 static PyObject *py_attend(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
     (void)self;
     ix a[MOST_ARGUMENTS];
@@ -144,13 +153,25 @@ static PyMethodDef methods[] = {
     {"survey_ruled", FAST(py_survey_ruled), METH_FASTCALL, "See kernels.h."},
     {"copied_share", FAST(py_copied_share), METH_FASTCALL, "See kernels.h."},
     {"attend", FAST(py_attend), METH_FASTCALL, "See kernels.h."},
+    {"lstm_forward", FAST(py_lstm_forward), METH_FASTCALL, "See kernels.h."},
+    {"lstm_backward", FAST(py_lstm_backward), METH_FASTCALL, "See kernels.h."},
+    {"cross_entropy", FAST(py_cross_entropy), METH_FASTCALL, "See kernels.h."},
+    {"turn", FAST(py_turn), METH_FASTCALL, "See kernels.h."},
+    {"drop", FAST(py_drop), METH_FASTCALL, "See kernels.h."},
     {"search", FAST(py_search), METH_FASTCALL, "See kernels.h."},
 #endif
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_kernels", "Kernels of a decoding step.", -1, methods, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_kernels", "Kernels of decoding and training.", -1, methods, NULL, NULL, NULL, NULL,
 };
 
-PyMODINIT_FUNC PyInit__kernels(void) { return PyModule_Create(&definition); }
+PyMODINIT_FUNC PyInit__kernels(void) {
+    PyObject *module = PyModule_Create(&definition);
+    if (module && PyModule_AddIntConstant(module, "VERSION", KERNELS_VERSION) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
+}

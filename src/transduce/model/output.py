@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from transduce.kernels.training import cross_entropy, trains
 from transduce.model.consistency import ConsistentCrossEntropy
+from transduce.model.lstm import POSITIONS, filled, weight_gradient
 from transduce.model.picking import TINY, add, pick, places
 
 CHUNK = 2048  # rows of logits alive at a time; larger costs cache, smaller costs calls
@@ -24,6 +26,26 @@ def compute_dtype(device: torch.device) -> torch.dtype | None:
     if torch.is_autocast_enabled(device.type):
         return torch.get_autocast_dtype(device.type)
     return None
+
+
+class Room:
+    """Memory for logits that is kept from one call to the next.
+
+    The system takes back what is so large when it is freed, and gives it again page by page, which
+    takes as long as the product that fills it.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = torch.empty(0, dtype=torch.bfloat16)
+
+    def __deepcopy__(self, memo: object) -> Room:
+        return Room()
+
+    def take(self, rows: int, columns: int) -> Tensor:
+        """(rows, columns) bfloat16 of whatever was there before."""
+        if self._numbers.numel() < rows * columns:
+            self._numbers = torch.empty(rows * columns, dtype=torch.bfloat16)
+        return self._numbers[: rows * columns].view(rows, columns)
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -42,12 +64,48 @@ class LinearCrossEntropy(torch.autograd.Function):
         bias: Tensor,
         targets: Tensor,
         smoothing: float,
+        room: Room,
     ) -> tuple[Tensor, Tensor]:
         dtype = compute_dtype(values.device) or weight.dtype
+        one_pass = trains(values) and any(ctx.needs_input_grad[:3])
         with torch.autocast(values.device.type, enabled=False):
+            if one_pass:
+                given = values, weight, bias, targets, smoothing, room
+                return LinearCrossEntropy._passes(ctx, *given)
             return LinearCrossEntropy._chunks(
                 ctx, values.to(dtype), weight.to(dtype), bias, targets, smoothing, values.dtype
             )
+
+    @staticmethod
+    def _passes(
+        ctx: Any,
+        values: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        smoothing: float,
+        room: Room,
+    ) -> tuple[Tensor, Tensor]:
+        """With the kernel, where the gradient takes the place of the logits: twice as many rows."""
+        count, words = len(values), weight.to(torch.bfloat16)
+        rows = words.new_zeros(filled(count, POSITIONS), values.shape[1])
+        rows[:count] = values
+        grad_values, grad_weight = torch.empty_like(rows), torch.zeros(())
+        loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
+        for start in range(0, len(rows), 2 * CHUNK):
+            part = slice(start, start + 2 * CHUNK)
+            grad = room.take(len(rows[part]), len(words))
+            torch.mm(rows[part], words.t(), out=grad)
+            found = cross_entropy(grad, bias, targets[part], smoothing)
+            grad[len(targets[part]) :] = 0
+            loss, nll, grad_bias = loss + found[0].sum(), nll + found[1].sum(), grad_bias + found[2]
+            torch.mm(grad, words, out=grad_values[part])
+            of_part = weight_gradient(grad, rows[part])
+            grad_weight = grad_weight.add_(of_part) if start else of_part
+        grad_values = grad_values[:count]
+        ctx.save_for_backward(grad_values.to(values.dtype), grad_weight, grad_bias)
+        ctx.mark_non_differentiable(nll)
+        return loss, nll
 
     @staticmethod
     def _chunks(
@@ -104,7 +162,8 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grad_values, grad_weight, grad_bias = ctx.saved_tensors
-        return grad_values * grad_loss, grad_weight * grad_loss, grad_bias * grad_loss, None, None
+        grads = grad_values * grad_loss, grad_weight * grad_loss, grad_bias * grad_loss
+        return *grads, None, None, None
 
 
 class Product(Protocol):
@@ -126,6 +185,7 @@ class OutputLayer(nn.Module):
         self.weight: Tensor = own  # a Parameter, registered as such
         self.bias = nn.Parameter(torch.zeros(vocabulary))
         self.product: Product | None = None  # the inference form (`packing`)
+        self.room = Room()
 
     def logits(self, values: Tensor) -> Tensor:
         """values (..., E) -> (..., V), not normalised, in the dtype of the product."""
@@ -154,7 +214,7 @@ class OutputLayer(nn.Module):
         values (N, E), targets (N,) int64 -> two float32 scalars, in nats.
         """
         result: tuple[Tensor, Tensor] = LinearCrossEntropy.apply(
-            values, self.weight, self.bias, targets, smoothing
+            values, self.weight, self.bias, targets, smoothing, self.room
         )
         return result
 

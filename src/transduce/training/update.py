@@ -83,24 +83,25 @@ class Updater:
         if tokens is None:
             tokens = sum(batch.tokens for batch in batches)
         sums = self._processes.add_up(self.parameters, *self._gradients(batches, tokens).unbind())
-        norm = self._clip()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         bad = ~(torch.isfinite(norm) & torch.isfinite(sums[0]))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         # The fused kernels leave weights and moments alone where this is not zero.
         self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
-        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+        # They divide gradients by this on their way, which clips them without a pass of its own.
+        self.optimizer.grad_scale = self._excess(norm)  # type: ignore[attr-defined]
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
         self._count(sums, norm, tokens, bad)
 
-    def _clip(self) -> Tensor:
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.options.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.options.clip_norm, norm)
-        return norm
+    def _excess(self, norm: Tensor) -> Tensor | None:
+        """How many times too long the gradient is, at least 1; None if it may be of any length."""
+        if not self.options.clip_norm:
+            return None
+        return (norm / self.options.clip_norm).clamp(min=1).float()
 
     def _count(self, sums: Sequence[Tensor], norm: Tensor, tokens: int, bad: Tensor) -> None:
         good = (~bad).double()

@@ -1,0 +1,180 @@
+/* Training's passes between products: what a recurrent layer, the loss and dropout do to each number.
+ *
+ * Each reads and writes every number once, where torch has a pass for each operation and each dtype.
+ * Rows are shared out to `threads`; with OpenMP these are torch's own, which wait meanwhile.
+ */
+#if defined(__x86_64__) && defined(__GNUC__)
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma")
+#include "kernels.h"
+#include "simd.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* The rest for `from` <= r < `to` of each thread's share of the rows, `part` being its number */
+#define SHARED(rows, threads, ...)                                                          \
+    _Pragma("omp parallel for num_threads((int)threads) schedule(static, 1)")               \
+    for (ix part = 0; part < threads; part++) {                                             \
+        const ix from = rows * part / threads, to = rows * (part + 1) / threads;            \
+        __VA_ARGS__                                                                               \
+    }
+
+#define ONE _mm512_set1_ps(1.0f)
+
+/* ------------------------------------------------------------------------------ recurrent layer */
+
+void lstm_forward(void *gates, const void *recurrent, const float *bias, const float *before,
+                  float *cell, void *hidden, ix rows, ix size, ix threads) {
+    SHARED(rows, threads, {
+        for (ix r = from; r < to; r++)
+            for (ix i = 0; i < size; i += LANES) {
+                const __mmask16 mask = lanes(size - i);
+                __m512 x[4];
+                for (int gate = 0; gate < 4; gate++) {
+                    const ix at = r * 4 * size + gate * size + i;
+                    x[gate] = load(gates, BFLOAT16, at, mask) + load(recurrent, BFLOAT16, at, mask) +
+                              load(bias, FLOAT32, gate * size + i, mask);
+                    x[gate] = gate == 2 ? hyperbolic_tangent(x[gate]) : sigmoid(x[gate]);
+                    store(gates, BFLOAT16, at, mask, x[gate]);
+                }
+                const __m512 c = x[1] * load(before, FLOAT32, r * size + i, mask) + x[0] * x[2];
+                store(cell, FLOAT32, r * size + i, mask, c);
+                store(hidden, BFLOAT16, r * size + i, mask, x[3] * hyperbolic_tangent(c));
+            }
+    })
+}
+
+void lstm_backward(const void *gates, const float *before, const float *cell, const void *output,
+                   const void *recurrent, float *grad_cell, void *grad_gates, float *grad_bias,
+                   ix rows, ix size, ix threads) {
+    SHARED(rows, threads, {
+        float *sums = grad_bias + part * 4 * size;
+        for (ix r = from; r < to; r++)
+            for (ix i = 0; i < size; i += LANES) {
+                const __mmask16 mask = lanes(size - i);
+                const ix at = r * size + i;
+                __m512 x[4];
+                for (int gate = 0; gate < 4; gate++)
+                    x[gate] = load(gates, BFLOAT16, r * 4 * size + gate * size + i, mask);
+                const __m512 h = load(output, BFLOAT16, at, mask) + load(recurrent, BFLOAT16, at, mask);
+                const __m512 bent = hyperbolic_tangent(load(cell, FLOAT32, at, mask));
+                const __m512 c =
+                    load(grad_cell, FLOAT32, at, mask) + h * x[3] * (ONE - bent * bent);
+                const __m512 given[4] = {
+                    c * x[2] * x[0] * (ONE - x[0]),
+                    c * load(before, FLOAT32, at, mask) * x[1] * (ONE - x[1]),
+                    c * x[0] * (ONE - x[2] * x[2]),
+                    h * bent * x[3] * (ONE - x[3]),
+                };
+                store(grad_cell, FLOAT32, at, mask, c * x[1]);
+                for (int gate = 0; gate < 4; gate++) {
+                    const ix column = gate * size + i;
+                    store(grad_gates, BFLOAT16, r * 4 * size + column, mask, given[gate]);
+                    store(sums, FLOAT32, column, mask, load(sums, FLOAT32, column, mask) + given[gate]);
+                }
+            }
+    })
+}
+
+/* ----------------------------------------------------------------------------------------- loss */
+
+/* one row of logits -> its gradient, in place; room: `vocabulary` floats, which stay in the cache */
+static void row_entropy(void *logits, int kind, const float *bias, ix target, float smoothing,
+                        float *losses, float *sums, float *room, ix vocabulary) {
+    const __m512 least = _mm512_set1_ps(-INFINITY);
+    __m512 most = least, total = _mm512_setzero_ps(), whole = _mm512_setzero_ps();
+    for (ix i = 0; i < vocabulary; i += LANES) {
+        const __mmask16 mask = lanes(vocabulary - i);
+        const __m512 x = load(logits, kind, i, mask) + load(bias, FLOAT32, i, mask);
+        most = _mm512_mask_max_ps(most, mask, most, x);
+        total += x;
+        store(room, FLOAT32, i, mask, x);
+    }
+    const float highest = _mm512_reduce_max_ps(most), picked = room[target];
+    for (ix i = 0; i < vocabulary; i += LANES) {
+        const __mmask16 mask = lanes(vocabulary - i);
+        __m512 x = load(room, FLOAT32, i, mask) - _mm512_set1_ps(highest);
+        x = _mm512_maskz_mov_ps(mask, exponential(x));
+        whole += x;
+        store(room, FLOAT32, i, mask, x);
+    }
+    const float sum = _mm512_reduce_add_ps(whole), norm = highest + logf(sum);
+    const float mean = _mm512_reduce_add_ps(total) / (float)vocabulary;
+    losses[0] = norm - picked;
+    losses[1] = (1.0f - smoothing) * losses[0] + smoothing * (norm - mean);
+    room[target] -= (1.0f - smoothing) * sum;
+    const __m512 share = _mm512_set1_ps(1.0f / sum);
+    const __m512 uniform = _mm512_set1_ps(smoothing / (float)vocabulary);
+    for (ix i = 0; i < vocabulary; i += LANES) {
+        const __mmask16 mask = lanes(vocabulary - i);
+        const __m512 x = load(room, FLOAT32, i, mask) * share - uniform;
+        store(logits, kind, i, mask, x);
+        store(sums, FLOAT32, i, mask, load(sums, FLOAT32, i, mask) + x);
+    }
+}
+
+void cross_entropy(void *logits, int kind, const float *bias, const long long *targets,
+                   const float *smoothing, float *losses, float *grad_bias, float *room, ix rows,
+                   ix vocabulary, ix threads) {
+    SHARED(rows, threads, {
+        for (ix r = from; r < to; r++)
+            row_entropy((void *)at(logits, kind, r * vocabulary), kind, bias, targets[r], *smoothing,
+                        losses + 2 * r, grad_bias + part * vocabulary, room + part * vocabulary,
+                        vocabulary);
+    })
+}
+
+/* -------------------------------------------------------------------------------------- smaller */
+
+/* Half of the exchange of a square's rows and columns: between rows i and i + `apart` for all i without
+ * that bit, numbers without it and with it. Four of these turn 16 x 16 numbers. */
+static inline __attribute__((always_inline)) void exchange(__m512 *x, int apart) {
+    int first[LANES], second[LANES];
+    for (int lane = 0; lane < LANES; lane++) { /* 16 and more: a lane of the other row */
+        first[lane] = lane & apart ? (lane ^ apart) + LANES : lane;
+        second[lane] = lane & apart ? lane + LANES : lane ^ apart;
+    }
+    const __m512i low = _mm512_loadu_si512(first), high = _mm512_loadu_si512(second);
+    for (int i = 0; i < LANES; i++)
+        if (!(i & apart)) {
+            const __m512 a = x[i], b = x[i + apart];
+            x[i] = _mm512_permutex2var_ps(a, low, b);
+            x[i + apart] = _mm512_permutex2var_ps(a, high, b);
+        }
+}
+
+void turn(const void *x, int kind, float *y, ix rows, ix columns, ix threads) {
+    const ix blocks = (columns + LANES - 1) / LANES;
+    SHARED(blocks, threads, {
+        for (ix block = from; block < to; block++)
+            for (ix r = 0; r < rows; r += LANES) {
+                const ix c = block * LANES, high = rows - r, wide = columns - c;
+                __m512 square[LANES];
+                for (ix i = 0; i < LANES; i++)
+                    square[i] = i < high ? load(x, kind, (r + i) * columns + c, lanes(wide))
+                                         : _mm512_setzero_ps();
+                exchange(square, 1);
+                exchange(square, 2);
+                exchange(square, 4);
+                exchange(square, 8);
+                for (ix i = 0; i < LANES && i < wide; i++)
+                    store(y, FLOAT32, (c + i) * rows + r, lanes(high), square[i]);
+            }
+    })
+}
+
+void drop(const void *x, int kind, const unsigned char *bytes, ix threshold, const float *scale,
+          void *y, ix count, ix threads) {
+    const __m512 kept = _mm512_set1_ps(*scale);
+    const __m128i bound = _mm_set1_epi8((char)threshold);
+    const ix blocks = (count + LANES - 1) / LANES;
+    SHARED(blocks, threads, {
+        for (ix i = from * LANES; i < to * LANES; i += LANES) {
+            const __mmask16 mask = lanes(count - i);
+            const __m128i drawn = _mm_maskz_loadu_epi8(mask, bytes + i);
+            const __mmask16 real = _mm_mask_cmpge_epu8_mask(mask, drawn, bound);
+            store(y, kind, i, mask, _mm512_maskz_mul_ps(real, load(x, kind, i, real), kept));
+        }
+    })
+}
+#endif

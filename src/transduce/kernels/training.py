@@ -1,0 +1,108 @@
+"""Kernels of a training step in C: what is between the products, each in one pass.
+
+They are used under bf16 autocast on a CPU (`trains`); elsewhere torch's own operations are. They
+run on torch's threads. Tensors are contiguous, and of the shapes said; gradients are written out
+here, so the autograd functions that call these are theirs to be tested against torch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from transduce.kernels import KINDS, available, compiled
+
+
+def trains(x: Tensor) -> bool:
+    """Whether these kernels are for training on x: gradients wanted, bf16 products, a CPU."""
+    return (
+        available()
+        and x.device.type == "cpu"
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    )
+
+
+def lstm_forward(
+    gates: Tensor, recurrent: Tensor, bias: Tensor, before: Tensor, cell: Tensor, hidden: Tensor
+) -> None:
+    """A step: fills cell (N, D) float32 and hidden (N, D) bfloat16.
+
+    gates (N, 4 D) bfloat16: what the input says to input gate, forget gate, candidate and output
+    gate; replaced by what they are once recurrent (N, 4 D) bfloat16 and bias (4 D,) float32 are
+    added. before (N, D) float32: the cell before.
+    """
+    rows, size = cell.shape
+    compiled.lstm_forward(
+        gates.data_ptr(), recurrent.data_ptr(), bias.data_ptr(), before.data_ptr(), cell.data_ptr(),
+        hidden.data_ptr(), rows, size, torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def lstm_backward(
+    gates: Tensor,
+    cells: tuple[Tensor, Tensor],
+    output: Tensor,
+    recurrent: Tensor,
+    grad_cell: Tensor,
+    grad_gates: Tensor,
+    grad_bias: Tensor,
+) -> None:
+    """The gradients of a step: fills grad_gates (N, 4 D) bfloat16.
+
+    gates: as `lstm_forward` left them; cells: before and after the step. output, recurrent (N, D)
+    bfloat16: gradients by the hidden state as output and as what the step after saw; grad_cell (N,
+    D) float32: by the cell after the step, replaced by that before it. Sums over rows are added to
+    grad_bias (threads, 4 D) float32.
+    """
+    rows, size = grad_cell.shape
+    compiled.lstm_backward(
+        gates.data_ptr(), cells[0].data_ptr(), cells[1].data_ptr(), output.data_ptr(),
+        recurrent.data_ptr(), grad_cell.data_ptr(), grad_gates.data_ptr(), grad_bias.data_ptr(),
+        rows, size, len(grad_bias),
+    )  # fmt: skip
+
+
+def cross_entropy(
+    logits: Tensor, bias: Tensor, targets: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Label-smoothed cross-entropy of logits (N, V) + bias (V,), for targets (N,) int64.
+
+    Returns the losses and the negative log-likelihoods, both (N,) float32, and the sum over rows of
+    the losses' gradient by the logits (V,) float32; the logits are replaced by that gradient. Rows
+    of logits behind those of the targets are left alone.
+    """
+    rows, vocabulary = len(targets), logits.shape[1]
+    threads = torch.get_num_threads()
+    bias, targets = bias.float().contiguous(), targets.contiguous()
+    share, losses = torch.tensor([smoothing]), torch.empty(rows, 2)
+    sums, room = torch.zeros(threads, vocabulary), torch.empty(threads, vocabulary)
+    compiled.cross_entropy(
+        logits.data_ptr(), KINDS[logits.dtype], bias.data_ptr(), targets.data_ptr(),
+        share.data_ptr(), losses.data_ptr(), sums.data_ptr(), room.data_ptr(), rows, vocabulary,
+        threads,
+    )  # fmt: skip
+    return losses[:, 1], losses[:, 0], sums.sum(dim=0)
+
+
+def turned(x: Tensor) -> Tensor:
+    """x (N, M) -> (M, N) float32, contiguous."""
+    rows, columns = x.shape
+    y = torch.empty(columns, rows)
+    compiled.turn(
+        x.data_ptr(), KINDS[x.dtype], y.data_ptr(), rows, columns, torch.get_num_threads()
+    )
+    return y
+
+
+def drop(x: Tensor, drawn: Tensor, threshold: int) -> Tensor:
+    """x, zero where the byte drawn for an element is below the threshold, else scaled up.
+
+    drawn: at least as many uint8 as x has elements.
+    """
+    y, scale = torch.empty_like(x), torch.tensor([256 / (256 - threshold)])
+    compiled.drop(
+        x.data_ptr(), KINDS[x.dtype], drawn.data_ptr(), threshold, scale.data_ptr(), y.data_ptr(),
+        x.numel(), torch.get_num_threads(),
+    )  # fmt: skip
+    return y

@@ -1,0 +1,139 @@
+"""The kernels of training against torch: the same layer and loss, and the same gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from transduce import kernels
+from transduce.kernels import training
+from transduce.model.lstm import WholeLSTM
+from transduce.model.output import CHUNK, OutputLayer
+from transduce.model.rnn import Dropout
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
+sizes = st.integers(1, 40)
+
+
+def near(found: Tensor, expected: Tensor, within: float = 0.02) -> bool:
+    """Equal but for rounding to bf16: relative to all numbers, and to the sums of about 1, whose
+    differences some of them are."""
+    error = (found - expected).norm()
+    return bool(error <= within * expected.norm() + 0.01 * expected.numel() ** 0.5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 5), st.integers(1, 6), sizes, sizes, st.booleans())
+def test_the_lstm_layer_is_torchs(
+    batch: int, positions: int, width: int, size: int, with_state: bool
+) -> None:
+    torch.manual_seed(batch * width + size)
+    rnn = nn.LSTM(width, size, batch_first=True)
+    x = torch.randn(batch, positions, width, requires_grad=True)
+    states = [torch.randn(batch, size, requires_grad=True) for _ in range(2 * with_state)]
+    tensors = (x, *rnn.parameters(), *states)
+    first = (states[0].unsqueeze(0), states[1].unsqueeze(0)) if with_state else None
+    pull, pull_cell = torch.randn(batch, positions, size), torch.randn(batch, size)
+
+    def gradients(outputs: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
+        loss = (outputs.float() * pull).sum() + (cell * pull_cell).sum()
+        return torch.autograd.grad(loss, tensors)
+
+    outputs, (_, cell) = rnn(x, first)
+    mine, my_cell = WholeLSTM.apply(x, *rnn.parameters(), *(states or (None, None)))
+    assert near(mine, outputs) and near(my_cell, cell[0])
+    pairs = zip(gradients(mine, my_cell), gradients(outputs, cell[0]), strict=True)
+    assert all(near(found, expected, 0.04) for found, expected in pairs)
+
+
+@pytest.mark.parametrize("rows", [1, 37, 2 * CHUNK + 5])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_in_one_pass_is_torchs(rows: int, smoothing: float) -> None:
+    torch.manual_seed(rows)
+    output = OutputLayer(8, 45)
+    nn.init.normal_(output.weight)
+    nn.init.normal_(output.bias)
+    values = torch.randn(rows, 8, requires_grad=True)
+    targets = torch.randint(0, 45, (rows,))
+    tensors = (values, output.weight, output.bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert training.trains(values)
+        loss, nll = output.loss(values, targets, smoothing)
+    found = torch.autograd.grad(loss * 0.5, tensors)
+    logits = values @ output.weight.t() + output.bias
+    wanted = nn.functional.cross_entropy(
+        logits, targets, label_smoothing=smoothing, reduction="sum"
+    )
+    expected = torch.autograd.grad(wanted * 0.5, tensors)
+    torch.testing.assert_close(loss, wanted, rtol=1e-2, atol=1e-2)
+    plain = nn.functional.cross_entropy(logits, targets, reduction="sum")
+    torch.testing.assert_close(nll, plain.detach(), rtol=1e-2, atol=1e-2)
+    assert all(near(mine, torchs) for mine, torchs in zip(found, expected, strict=True))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 20), sizes, st.sampled_from([0.0, 0.1, 1.0]), st.floats(0.1, 60))
+def test_cross_entropy_in_float32_is_exact(
+    rows: int, vocabulary: int, smoothing: float, scale: float
+) -> None:
+    torch.manual_seed(rows)
+    logits = (scale * torch.randn(rows, vocabulary)).requires_grad_()
+    bias, targets = torch.randn(vocabulary), torch.randint(0, vocabulary, (rows,))
+    wanted = nn.functional.cross_entropy(
+        logits + bias, targets, label_smoothing=smoothing, reduction="none"
+    )
+    (gradient,) = torch.autograd.grad(wanted.sum(), logits)
+    found = logits.detach().clone()
+    losses, nll, sums = training.cross_entropy(found, bias, targets, smoothing)
+    torch.testing.assert_close(losses, wanted.detach(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(found, gradient, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(sums, gradient.sum(0), rtol=1e-5, atol=1e-5)
+    plain = nn.functional.cross_entropy(logits + bias, targets, reduction="none")
+    torch.testing.assert_close(nll, plain.detach(), rtol=1e-5, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(sizes, sizes, st.sampled_from([torch.float32, torch.bfloat16]))
+def test_rows_become_columns(rows: int, columns: int, dtype: torch.dtype) -> None:
+    x = torch.randn(rows, columns).to(dtype)
+    assert torch.equal(training.turned(x), x.float().t())
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 100), st.integers(1, 255), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_dropping_is_by_the_bytes_drawn(count: int, threshold: int, dtype: torch.dtype) -> None:
+    x, drawn = torch.randn(count).to(dtype), torch.randint(0, 256, (count,), dtype=torch.uint8)
+    expected = torch.where(drawn >= threshold, x.float() * (256 / (256 - threshold)), 0.0)
+    assert torch.equal(training.drop(x, drawn, threshold), expected.to(dtype))
+
+
+def test_dropout_in_one_pass_is_the_mask_times_x() -> None:
+    x = torch.randn(3, 5, 9, requires_grad=True)
+    dropout, pull = Dropout(0.3), torch.randn(3, 5, 9)
+    found = []
+    for one_pass in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=one_pass):
+            dropped = dropout(x)
+        found.append((dropped, *torch.autograd.grad((dropped * pull).sum(), x)))
+    torch.testing.assert_close(found[0], found[1])
+    assert 0 < (found[0][0] == 0).sum() < x.numel()
+
+
+def test_a_batch_filled_up_has_the_same_gradients_whoever_fills_it() -> None:
+    """What fills rows up is zeros, so numbers of sentences around a multiple agree."""
+    torch.manual_seed(1)
+    rnn = nn.LSTM(12, 20, batch_first=True)
+    x, pull = torch.randn(33, 7, 12), torch.randn(33, 7, 20)
+
+    def gradients(rows: slice) -> list[Tensor]:
+        outputs, _ = WholeLSTM.apply(x[rows], *rnn.parameters(), None, None)
+        loss = (outputs.float() * pull[rows]).sum()
+        return list(torch.autograd.grad(loss, list(rnn.parameters())))
+
+    whole = gradients(slice(0, 33))
+    parts = zip(gradients(slice(0, 16)), gradients(slice(16, 33)), strict=True)
+    assert all(near(a + b, c, 0.01) for (a, b), c in zip(parts, whole, strict=True))
