@@ -49,7 +49,7 @@ _model: Transducer | ExportedModel | None = None
 
 
 def in_workers(lines: Iterable[bytes], work: Work, workers: int, chunk: int) -> Iterator[Answer]:
-    """One answer for each line, in order; `chunk` lines are sent at a time.
+    """One answer for each line, in order; at most `chunk` lines are sent at a time.
 
     Errors: those of loading the model; TransduceError when a worker dies.
     """
@@ -58,7 +58,7 @@ def in_workers(lines: Iterable[bytes], work: Work, workers: int, chunk: int) -> 
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(work,))
     waiting: deque[Future[list[Answer]]] = deque()
-    numbered = _chunks(lines, min(chunk, CHUNK))
+    numbered = chunks(lines, min(chunk, CHUNK), workers)
     try:
         pool.submit(_ready).result()  # before anything is read, so that mistakes show at once
         while True:
@@ -75,12 +75,23 @@ def in_workers(lines: Iterable[bytes], work: Work, workers: int, chunk: int) -> 
         _end(pool)
 
 
-def _chunks(lines: Iterable[bytes], size: int) -> Iterator[tuple[int, list[bytes]]]:
-    """Chunks of lines, each with the number of its first, from 1."""
+def chunks(lines: Iterable[bytes], size: int, workers: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Chunks of at most `size` lines, each with the number of its first, from 1.
+
+    What is left at the end, or is all there is, is shared out evenly.
+
+    >>> [part for _, part in chunks([b"a", b"b", b"c", b"d", b"e"], 2, 2)]
+    [[b'a', b'b'], [b'c', b'd'], [b'e']]
+    >>> [part for _, part in chunks([b"a", b"b", b"c"], 1024, 2)]
+    [[b'a', b'b'], [b'c']]
+    """
     rest, first = iter(lines), 1
-    while part := list(islice(rest, size)):
-        yield first, part
-        first += len(part)
+    while taken := list(islice(rest, size * workers)):
+        share = -(-len(taken) // workers)
+        for start in range(0, len(taken), share):
+            part = taken[start : start + share]
+            yield first, part
+            first += len(part)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
