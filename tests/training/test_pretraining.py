@@ -172,6 +172,32 @@ def test_a_training_goes_on_from_other_weights(
     assert of[0].long < of[1].long
 
 
+def test_coverage_is_added_to_a_model_that_goes_on_as_it_was(
+    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSDUCE_CACHE", str(tmp_path / "cache"))
+
+    def last(name: str, start: str | None, weight: float, rate: float, *, seen: bool) -> Any:
+        """The last validation of a training; `seen`: attention knows the coverage."""
+        attention = {"kind": "additive", "coverage": seen}
+        own = {"size": 8, "copy": "pointer", "feeding": "context", "attention": attention}
+        training = {"start": start, "coverage": weight, "learning_rate": rate}
+        source = {"length_control": False}
+        recipe = make(table, model={"decoder": own}, source=source, training=training)
+        train(recipe, tmp_path / name)
+        return rows_of(tmp_path / name)[-1]
+
+    plain = last("plain", None, 0.0, 0.01, seen=False)
+    there = str(tmp_path / "plain")
+    same = last("same", there, 0.0, 1e-9, seen=True)
+    assert same["loss"] == pytest.approx(plain["loss"], abs=1e-4)
+    last("covering", there, 1.0, 0.01, seen=True)
+    weights = read_tensors(tmp_path / "covering" / "weights.safetensors")
+    assert weights["decoder.attention.cover"].abs().max() > 1e-4
+    with pytest.raises(UsageError, match=r"cover.*coverage: true there, false here"):
+        last("back", str(tmp_path / "covering"), 0.0, 0.01, seen=False)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

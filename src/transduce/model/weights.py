@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from safetensors import SafetensorError
@@ -37,13 +37,17 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Fill a model from a safetensors file.
+def load_weights(
+    model: nn.Module, path: str | os.PathLike[str], *, added: Collection[str] = ()
+) -> None:
+    """Fill a model from a safetensors file; the weights `added` may be missing, and stay as made.
 
     Errors: FolderError naming the first tensor that is missing, unknown, or of another shape.
     """
     stored = read_tensors(path)
     wanted = model_tensors(model)
+    for name in set(added) - stored.keys():
+        wanted.pop(name, None)
     for name, tensor in wanted.items():
         if name not in stored:
             raise FolderError(f"{path}: has no `{name}`; recipe.yaml describes another model")

@@ -54,6 +54,7 @@ FREE = (
     "evaluation.bootstrap",
 )
 DATA = ("data.train", "data.valid")  # compared by content, since files may move
+COVER = "decoder.attention.cover"  # the weights of coverage in attention
 UPDATE = "training.accumulate"  # compared as part of how many batches make an update
 
 
@@ -147,6 +148,8 @@ def build(recipe: Recipe, material: Material, device: torch.device) -> Seq2Seq:
 def start_from(recipe: Recipe, model: Seq2Seq) -> None:
     """Fill a new model with the weights that the recipe says to begin with, if it does.
 
+    Attention may look at the coverage where it did not before: its weights are zero at first, so
+    that the model begins as what it was (See et al. 2017, section 5, add coverage so).
     Errors: FolderError where that folder is damaged, UsageError where its model is another one.
     """
     if recipe.training.start is None:
@@ -154,7 +157,7 @@ def start_from(recipe: Recipe, model: Seq2Seq) -> None:
     there = open_folder(recipe.training.start)
     mine, theirs = (_flat(one.model.model_dump(mode="json")) for one in (recipe, there.recipe))
     try:
-        load_weights(model, there.weights)
+        load_weights(model, there.weights, added=[COVER])
     except FolderError as error:
         differ = [
             f"model.{key}: {_show(theirs.get(key))} there, {_show(mine.get(key))} here"
