@@ -149,6 +149,9 @@ class TrainingOptions(Options):
     label_smoothing: Probability = 0.1  # 1512.00567, section 7; 0: none
     # R-Drop (2106.14448): half its alpha, since the losses of the two passes are averaged; 0: none
     consistency: Annotated[float, Field(ge=0.0)] = 0.0
+    # weight by which CTC's answers to two views of a recording, with masks of their own, are to
+    # agree (2410.05101, section 3.2; 0.2 there); 0: one view
+    ctc_consistency: Annotated[float, Field(ge=0.0)] = 0.0
     # weight of the coverage loss, against attention to a place again (1704.04368, section 2.3); 0:
     # none
     coverage: Annotated[float, Field(ge=0.0)] = 0.0
@@ -319,6 +322,10 @@ class Recipe(Options):
             raise ValueError(
                 "training.consistency does not go with model.decoder.copy; set one to 0 or none"
             )
+        if self.training.ctc_consistency and not (
+            self.model.ctc.weight and self.source.kind == "speech"
+        ):
+            raise ValueError("training.ctc_consistency needs speech and a model with CTC")
         attends = self.model.has_decoder and self.model.decoder.attention.kind != "none"
         if self.training.coverage and not attends:
             raise ValueError("training.coverage needs a model with a decoder and attention")

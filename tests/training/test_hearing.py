@@ -14,7 +14,7 @@ from torch import Tensor
 from transduce.data.batches import Batch, collate
 from transduce.model import Seq2Seq, build_model
 from transduce.recipe import ModelOptions, TrainingOptions
-from transduce.training.losses import sequence_loss
+from transduce.training.losses import disagreement, sequence_loss
 from transduce.training.update import Updater
 
 SYMBOLS = range(4, 8)
@@ -158,6 +158,51 @@ def test_the_loss_is_joined_by_the_weight_and_summed_over_sentences() -> None:
         alone = [sequence_loss(trained, spoken_rows, 0.0) for spoken_rows in singly(batch)]
         torch.testing.assert_close(joint.ctc, torch.stack([one.ctc for one in alone]).sum())
         torch.testing.assert_close(joint.loss, torch.stack([one.loss for one in alone]).sum())
+
+
+VIEWED: list[dict[str, Any]] = [
+    {},
+    {"ctc": {"weight": 1.0}},
+    {"transducer": {"size": 32, "joint": 32, "dropout": 0.0}},
+]
+
+
+@pytest.mark.parametrize("model", VIEWED)
+def test_two_views_cost_their_mean_and_how_far_their_answers_are_apart(
+    model: dict[str, Any],
+) -> None:
+    trained = hear(updates=2, **model)
+    views = [spoken(ROWS[:6], 1)]
+    hidden = views[0].source.clone()
+    hidden[:, 5:12] = 0.0
+    views.append(replace(views[0], source=hidden))
+    both = replace(views[0], source=torch.stack([view.source for view in views], dim=2))
+    with torch.inference_mode():
+        one, other = (sequence_loss(trained, view, 0.0) for view in views)
+        plain = sequence_loss(trained, both, 0.0)
+        torch.testing.assert_close(plain.loss, (one.loss + other.loss) / 2)
+        torch.testing.assert_close(plain.ctc, (one.ctc + other.ctc) / 2)
+        agreeing = sequence_loss(trained, both, 0.0, ctc_consistency=0.2)
+        answers = []
+        for batch in views:
+            memory = trained.encode(batch.source, batch.source_lengths)
+            answers.append(trained.ctc_log_probs(memory)[memory.mask])
+        apart = sum(
+            torch.nn.functional.kl_div(a, b, log_target=True, reduction="sum")
+            for a, b in itertools.permutations(answers)
+        )
+        weight = trained.ctc_weight
+        torch.testing.assert_close(agreeing.loss - plain.loss, weight * 0.2 * apart / 2)
+        torch.testing.assert_close(agreeing.ctc, plain.ctc)
+
+
+def test_each_view_learns_from_the_other_which_is_taken_as_given() -> None:
+    logits = torch.randn(2, 1, 3, 5, requires_grad=True)
+    real = torch.tensor([[True, True, False]])
+    disagreement(logits.log_softmax(-1), real).backward()
+    assert logits.grad is not None and not logits.grad[:, :, 2].any()
+    p = logits.detach().softmax(-1)
+    torch.testing.assert_close(logits.grad[:, :, :2], (p - p.flip(0))[:, :, :2] / 2)
 
 
 def singly(batch: Batch) -> list[Batch]:

@@ -22,7 +22,8 @@ Index = npt.NDArray[np.int64]
 class Batch:
     """B examples, padded with PAD = 0; every length counts the end symbol.
 
-    Where the source is speech it is (B, S, F) float32 frames, padded with 0, and has no end symbol.
+    Where the source is speech it is (B, S, F) float32 frames, padded with 0, and has no end symbol;
+    (B, S, W, F) where training hears W views of each.
     """
 
     source: Tensor  # (B, S) int64: ids, EOS
@@ -96,7 +97,7 @@ def collate_source(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
 
 def are_frames(rows: Sequence[Row]) -> bool:
     """Whether these rows of a source are frames of speech, not ids."""
-    return bool(len(rows)) and isinstance(rows[0], np.ndarray) and rows[0].ndim == 2
+    return bool(len(rows)) and isinstance(rows[0], np.ndarray) and rows[0].ndim > 1
 
 
 def _padded(rows: Sequence[Row]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -38,7 +38,7 @@ class PooledFrames:
         return len(self._indices)
 
     def __getitem__(self, row: int) -> Frames:
-        """(S, F) float32 frames as the model is to see them."""
+        """(S, F) float32 frames as the model is to see them; (S, W, F) of several views."""
         frames = self._store.frames(int(self._indices[row]), int(self._versions[row]))
         rng = np.random.default_rng([self._seed, row])
         return self._side.augmented(frames.astype(np.float32), rng)
@@ -47,10 +47,10 @@ class PooledFrames:
 def padded_frames(
     rows: Sequence[Any],
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """B arrays (S, F) -> (B, longest, F) float32 with 0 after each, and lengths (B,)."""
+    """B arrays (S, …) -> (B, longest, …) float32 with 0 after each, and lengths (B,)."""
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     longest = int(lengths.max(initial=0))
-    padded = np.zeros((len(rows), longest, rows[0].shape[1]), dtype=np.float32)
+    padded = np.zeros((len(rows), longest, *rows[0].shape[1:]), dtype=np.float32)
     for place, row in zip(padded, rows, strict=True):
         place[: len(row)] = row
     return padded, lengths

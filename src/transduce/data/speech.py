@@ -53,6 +53,7 @@ class SpeechSide:
             raise DataError("speech that is normalised globally needs its statistics")
         self.options = options
         self.statistics = statistics
+        self.views = 1  # of each recording in training, each with other masks
 
     @property
     def size(self) -> int:
@@ -89,12 +90,17 @@ class SpeechSide:
         return found.applied(frames)
 
     def augmented(self, frames: Frames, rng: np.random.Generator) -> Frames:
-        """Training frames in the voice that `rng` draws, with what it hides of them."""
+        """Training frames in the voice that `rng` draws, with what it hides of them.
+
+        (S, F) -> (S, F), or (S, W, F) where there are W > 1 `views` of the same.
+        """
         augment = self.options.augment
         least, most = augment.vocal_tract
         if least != most:
             frames = other_voice(frames, float(rng.uniform(least, most)), self.options.rate)
-        return spec_augment(frames, augment, rng)
+        if self.views == 1:
+            return spec_augment(frames, augment, rng)
+        return np.stack([spec_augment(frames, augment, rng) for _ in range(self.views)], axis=1)
 
     def seconds_of(self, frames: int) -> float:
         """How long so many frames are."""

@@ -44,28 +44,30 @@ def sequence_loss(
     positions: Tensor | None = None,
     consistency: float = 0.0,
     coverage: float = 0.0,
+    ctc_consistency: float = 0.0,
 ) -> LossSum:
     """Teacher-forced loss of a batch; padding never reaches the vocabulary.
 
     Label smoothing as in Szegedy et al. 2016 (1512.00567), section 7. `positions` are those of
     `real_positions`, on the model's device. With `consistency` (R-Drop, 2106.14448), the batch
-    goes through the model twice, under two dropout masks. `coverage` is the weight of
-    `coverage_loss`. Joined with CTC as in Kim et al. 2017
-    (1609.06773), of which every sentence's loss is a sum over its target too.
+    goes through the model twice, under two dropout masks; so does one of two views, whose answers
+    by CTC agree by a weight of `ctc_consistency`. `coverage` is the weight of `coverage_loss`.
+    Joined with CTC as in Kim et al. 2017 (1609.06773), of which every sentence's loss is a sum
+    over its target too.
     """
-    passes = 2 if consistency and model.decoder is not None else 1
-    source = batch.source.repeat(passes, *[1] * (batch.source.dim() - 1))
+    source, passes = _passes(batch, 2 if consistency and model.decoder is not None else 1)
     lengths = batch.source_lengths.repeat(passes)
     memory = model.encode(source, lengths)
     zero = torch.zeros((), device=memory.values.device)
-    ctc, too_short = zero, zero
+    ctc, apart, too_short = zero, zero, zero
     if model.ctc_weight:
-        ctc, too_short = (x / passes for x in _ctc(model, memory, lengths, batch, passes))
+        ctc, apart, too_short = _ctc(model, memory, lengths, batch, passes, ctc_consistency)
     if model.decoder is None:
         loss = ctc
         if model.transducer is not None:
-            loss = model.transducer_loss(memory, batch.target_input, batch.target_lengths).sum()
-        joint = _joint(model, loss, ctc)
+            wanted = batch.target_input.repeat(passes, 1), batch.target_lengths.repeat(passes)
+            loss = model.transducer_loss(memory, *wanted).sum() / passes
+        joint = _joint(model, loss, ctc + apart)
         return LossSum(joint, loss.detach(), batch.tokens, ctc.detach(), too_short)
     if positions is None:
         positions = real_positions(batch.target_output)
@@ -85,7 +87,9 @@ def sequence_loss(
         assert features.attention is not None
         real = (batch.target_output != PAD).repeat(passes, 1)
         loss = loss + coverage / passes * coverage_loss(features.attention, real)
-    return LossSum(_joint(model, loss, ctc), nll, positions.shape[0], ctc.detach(), too_short)
+    return LossSum(
+        _joint(model, loss, ctc + apart), nll, positions.shape[0], ctc.detach(), too_short
+    )
 
 
 def coverage_loss(attention: Tensor, real: Tensor) -> Tensor:
@@ -106,14 +110,38 @@ def _joint(model: Seq2Seq, loss: Tensor, ctc: Tensor) -> Tensor:
     return (1 - weight) * loss + weight * ctc if weight else loss
 
 
+def _passes(batch: Batch, passes: int) -> tuple[Tensor, int]:
+    """What is encoded, pass after pass, and in how many: as many as there are views, if several."""
+    if batch.source.dim() == 4:
+        return torch.cat(batch.source.unbind(dim=2)), batch.source.shape[2]
+    return batch.source.repeat(passes, *[1] * (batch.source.dim() - 1)), passes
+
+
 def _ctc(
-    model: Seq2Seq, memory: Memory, lengths: Tensor, batch: Batch, passes: int
-) -> tuple[Tensor, Tensor]:
-    """CTC's loss summed over the batch, times `passes`; and how many memories were too short."""
+    model: Seq2Seq, memory: Memory, lengths: Tensor, batch: Batch, passes: int, strength: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """CTC's loss summed over the batch, how far its answers to two views are apart times
+    `strength`, and how many memories were too short."""
     targets = batch.target_output.repeat(passes, 1)
     without_end = batch.target_lengths.repeat(passes) - 1
     log_probs = model.ctc_log_probs(memory)
-    return ctc_loss(log_probs, model.memory_lengths(lengths), targets, without_end)
+    loss, too_short = ctc_loss(log_probs, model.memory_lengths(lengths), targets, without_end)
+    apart = torch.zeros_like(loss)
+    if strength and passes == 2:
+        apart = strength * disagreement(log_probs.unflatten(0, (2, -1)), memory.mask[: batch.size])
+    return loss / passes, apart, too_short / passes
+
+
+def disagreement(log_probs: Tensor, real: Tensor) -> Tensor:
+    """How far the answers to two views of the same frames are apart, summed over real positions.
+
+    The mean of the two Kullback-Leibler divergences, each from an answer that is taken as given to
+    the other, which learns (Yao et al. 2025, 2410.05101, section 3.2).
+    log_probs (2, B, S, V), real (B, S) boolean -> float32 scalar.
+    """
+    given = log_probs.detach().flip(0)
+    apart = (given.exp() * (given - log_probs)).sum(dim=3)
+    return apart.masked_fill(~real, 0.0).sum() / 2
 
 
 def halves(batch: Batch) -> list[Batch]:

@@ -16,6 +16,7 @@ from transduce.data.copying import codes_of
 from transduce.data.corpus import open_corpora
 from transduce.data.prepare import prepare
 from transduce.data.sides import SourceSide, bins_of, learn_sides, load_sides
+from transduce.data.speech import SpeechSide
 from transduce.data.starting import take_sides
 from transduce.data.store import Store
 from transduce.data.text import TextSide
@@ -90,6 +91,8 @@ def load_material(recipe: Recipe, folder: Path, resumed: bool, reporter: Reporte
         known = recipe.training.start is not None
         source, target = (take_sides if known else learn_sides)(recipe, corpora)
         save_sides(folder, source, target)
+    if isinstance(source, SpeechSide) and recipe.training.ctc_consistency:
+        source.views = 2
     store = prepare(
         corpora,
         source,

@@ -152,6 +152,7 @@ class Updater:
                 positions,
                 self.options.consistency,
                 self.options.coverage,
+                self.options.ctc_consistency,
             )
         (sums.loss / tokens).backward()
         return sums.numbers()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from transduce.data.batches import Batch, BatchStream
 from transduce.data.corpus import Corpus, open_corpora
@@ -305,3 +306,18 @@ def test_training_hears_other_voices_where_the_recipe_says_so() -> None:
         assert np.array_equal(made[0], made[1])
         assert np.array_equal(made[0], frames) == (least == most)
         assert np.array_equal(made[0], made[2]) == (least == most)  # a factor of its own each time
+
+
+def test_views_of_a_recording_differ_in_what_is_hidden_only(
+    corpus: Corpus, target: TextSide, tmp_path: Path
+) -> None:
+    augment = SpeechAugmentOptions(vocal_tract=(0.8, 1.25), frequency_width=4, time_width=5)
+    side = SpeechSide(options(augment=augment))
+    side.views = 2
+    batches = stream((prepare([corpus], side, target, DATA, tmp_path), side, target))
+    for batch in islice(batches, 8):
+        assert batch.source.shape[2:] == (2, 20)
+        one, other = batch.source.unbind(dim=2)
+        same = float((one == other).float().mean())
+        assert 0.4 < same < 1.0  # another voice would leave nothing alike
+    batches.close()
