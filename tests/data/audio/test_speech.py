@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from transduce.data.batches import Batch, BatchStream
 from transduce.data.corpus import Corpus, open_corpora
