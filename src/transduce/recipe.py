@@ -205,8 +205,9 @@ _SPEECH: dict[str, dict[str, int]] = {
     "training": {"batch_tokens": 20_000},
     "search": {"batch_tokens": 60_000, "max_source": 6000},
 }
-# And for documents, two of which would fill the batch of sentences.
-_DOCUMENTS: dict[str, dict[str, int]] = {"search": {"batch_tokens": 40_000}}
+# And for documents, two of which would fill the batch of sentences. Summarizers like to say things
+# again and again.
+_DOCUMENTS: dict[str, dict[str, int]] = {"search": {"batch_tokens": 40_000, "block_repeats": True}}
 
 
 # What reads the one symbol that stands for the source of a language model: its output, always the

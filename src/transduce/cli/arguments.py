@@ -30,7 +30,10 @@ NBest = Annotated[
 ]
 Length = Annotated[
     str | None,
-    typer.Option(metavar="short|medium|long", help="Of models with source.length_control."),
+    typer.Option(
+        metavar="short|medium|long|N",
+        help="Of models with source.length_control; a number: at most so many tokens, of any.",
+    ),
 ]
 LengthPenalty = Annotated[
     float | None, typer.Option(min=0.0, help="Exponent of length normalisation.")

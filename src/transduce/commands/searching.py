@@ -18,7 +18,7 @@ class SearchChoice:
     """What replaces the recipe's search options.
 
     `named` are the values of --beam and its like (None: not given), `pairs` those of --search, each
-    as key=value with a value in YAML.
+    as key=value with a value in YAML. A --length that is a number is the most tokens there may be.
     """
 
     named: Mapping[str, Any]
@@ -27,6 +27,8 @@ class SearchChoice:
     def options(self, model: Transducer | ExportedModel) -> dict[str, Any]:
         """Keywords for decoding with `model`. Errors: UsageError for a wrong key or value."""
         chosen = {key: value for key, value in self.named.items() if value is not None}
+        if (length := chosen.get("length", "")).isdecimal():  # in tokens, which any model can do
+            chosen["max_length"] = int(chosen.pop("length"))
         for pair in self.pairs:
             key, equals, text = pair.partition("=")
             key = key.strip()
