@@ -27,7 +27,7 @@ class SearchChoice:
     def options(self, model: Transducer | ExportedModel) -> dict[str, Any]:
         """Keywords for decoding with `model`. Errors: UsageError for a wrong key or value."""
         chosen = {key: value for key, value in self.named.items() if value is not None}
-        if (length := chosen.get("length", "")).isdecimal():  # in tokens, which any model can do
+        if chosen.get("length", "").isdecimal():  # in tokens, which any model can do
             chosen["max_length"] = int(chosen.pop("length"))
         for pair in self.pairs:
             key, equals, text = pair.partition("=")
