@@ -9,7 +9,9 @@ from setuptools.errors import CompileError, LinkError
 
 FOLDER = "src/transduce/kernels"
 SOURCES = ("module", "products", "steps", "copying", "search", "training")
-THREADS = "-fopenmp"  # the library is the one that torch has loaded, its threads are torch's
+THREADS = (
+    "-fopenmp"  # as a rule the library is the one that torch has loaded, its threads are torch's
+)
 
 
 class Build(build_ext):

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("data", help="corpus by its catalogue name, for the references")
     parser.add_argument("--lowercase", action="store_true", help="references too, as the output is")
     options = parser.parse_args()
-    outputs = options.output.read_text(encoding="utf-8").splitlines()
+    outputs = options.output.read_text(encoding="utf-8").rstrip("\n").split("\n")
     trial = read_trial(chosen_corpora(options.data, None, None, None), group=False)
     references = [list(group) for group in trial.references]
     if len(outputs) != len(references):

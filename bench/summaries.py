@@ -42,6 +42,9 @@ def main() -> None:
     facts = common.machine()
     with tempfile.TemporaryDirectory(prefix="summaries-") as folder:
         texts = list(islice(documents(options.data, options.words), options.documents))
+        if not texts:
+            raise SystemExit(f"{options.data} has no {options.words} words")
+        options.documents = len(texts)
         many, one = Path(folder, "many.txt"), Path(folder, "one.txt")
         many.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
         one.write_text(f"{texts[0]}\n", encoding="utf-8")

@@ -73,6 +73,23 @@ def test_documents_are_decoded_in_larger_batches_unless_the_recipe_says(tmp_path
     assert [recipe.search.batch_tokens for recipe in found] == [4000, 40_000, 900]
 
 
+@pytest.mark.parametrize(
+    ("copy", "said", "repeats"),
+    [("none", {}, False), ("pointer", {}, True), ("pointer", {"block_repeats": False}, False)],
+)
+def test_summarizers_that_copy_repeat_nothing_unless_the_recipe_says(
+    copy: str, said: dict[str, bool], repeats: bool
+) -> None:
+    tree = {
+        "task": "summarization",
+        "data": {"train": {"table": "t.tsv"}, "valid": {"table": "t.tsv"}},
+        "model": {"decoder": {"copy": copy}},
+        "training": {"epochs": 1},
+        "search": said,
+    }
+    assert recipe_from_dict(tree, where="test").search.block_repeats == repeats
+
+
 def test_shared_tokenizer_may_be_repeated_but_not_contradicted(tmp_path: Path) -> None:
     repeated = DESIGN_EXAMPLE.replace("target: {kind: text}", "target: {tokenizer: {size: 6000}}")
     assert load_recipe(write(tmp_path, repeated)).target.tokenizer.shared

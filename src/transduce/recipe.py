@@ -205,9 +205,10 @@ _SPEECH: dict[str, dict[str, int]] = {
     "training": {"batch_tokens": 20_000},
     "search": {"batch_tokens": 60_000, "max_source": 6000},
 }
-# And for documents, two of which would fill the batch of sentences. Summarizers like to say things
-# again and again.
-_DOCUMENTS: dict[str, dict[str, int]] = {"search": {"batch_tokens": 40_000, "block_repeats": True}}
+# And for documents, two of which would fill the batch of sentences.
+_DOCUMENTS: dict[str, dict[str, int]] = {"search": {"batch_tokens": 40_000}}
+# Models that copy like to say things again and again.
+_COPIED: dict[str, dict[str, int]] = {"search": {"batch_tokens": 40_000, "block_repeats": True}}
 
 
 # What reads the one symbol that stands for the source of a language model: its output, always the
@@ -247,7 +248,7 @@ class Recipe(Options):
         if self.source.kind == "speech":
             larger = _SPEECH
         elif self.task == "summarization":
-            larger = _DOCUMENTS
+            larger = _COPIED if self.model.copies else _DOCUMENTS
         for name, defaults in larger.items():
             section: Options = getattr(self, name)
             new = {k: v for k, v in defaults.items() if k not in section.model_fields_set}

@@ -32,7 +32,8 @@ class SearchOptions(Options):
     max_length: Positive | None = None  # target tokens at most, whatever max_ratio allows
     # no n-gram of so many tokens stands twice in a target (1705.04304, section 2.5); 0: none
     block_ngrams: Count = 0
-    block_repeats: bool = False  # no word or phrase stands three times in a row in a target
+    # no word or phrase stands three times in a row in a target; true for summarizers that copy
+    block_repeats: bool = False
     # weight of what is added to the score for how much of the source was attended to; 0: nothing
     coverage_penalty: Annotated[float, Field(ge=0.0)] = 0.0
     # against sources left out (gnmt: 1609.08144, section 7), or read more than once (summary:

@@ -180,6 +180,9 @@ def test_mistakes_are_told_before_the_work(run: Run, summarizer: Path, tmp_path:
     assert code == 2 and "length" in err  # this model did not learn it
     code, out, _ = run("summarize", summarizer, "--length", "1", "--json", stdin=b"a b a b")
     assert code == 0 and len(json.loads(out)["tokens"]) <= 1  # in tokens any model can
+    both = ("--length", "30", "--search", "max_length=5")
+    code, _, err = run("summarize", summarizer, *both, stdin=b"a")
+    assert code == 2 and "by --length as well" in err
     code, _, err = run("summarize", summarizer, "--length", "0", stdin=b"a")
     assert code == 2 and "max_length" in err
 

@@ -183,7 +183,9 @@ def test_coverage_is_added_to_a_model_that_goes_on_as_it_was(
         own = {"size": 8, "copy": "pointer", "feeding": "context", "attention": attention}
         training = {"start": start, "coverage": weight, "learning_rate": rate}
         source = {"length_control": False}
-        recipe = make(table, model={"decoder": own}, source=source, training=training)
+        init = {"kind": "uniform", "scale": 0.1}
+        model = {"decoder": own, "init": init}
+        recipe = make(table, model=model, source=source, training=training)
         train(recipe, tmp_path / name)
         return rows_of(tmp_path / name)[-1]
 

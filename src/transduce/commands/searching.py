@@ -27,16 +27,18 @@ class SearchChoice:
     def options(self, model: Transducer | ExportedModel) -> dict[str, Any]:
         """Keywords for decoding with `model`. Errors: UsageError for a wrong key or value."""
         chosen = {key: value for key, value in self.named.items() if value is not None}
+        flags = {key: key for key in chosen}  # by the option of the search that each has set
         if chosen.get("length", "").isdecimal():  # in tokens, which any model can do
             chosen["max_length"] = int(chosen.pop("length"))
+            flags["max_length"] = "length"
         for pair in self.pairs:
             key, equals, text = pair.partition("=")
             key = key.strip()
             where = f"--search {pair}"
             if not equals or not key:
                 raise UsageError(f"{where}: write `key=value`, such as `max_ratio=1.5`")
-            if self.named.get(key) is not None:
-                flag = key.replace("_", "-")
+            if key in flags:
+                flag = flags[key].replace("_", "-")
                 raise UsageError(f"{where}: `{key}` is given by --{flag} as well; leave one out")
             from transduce.recipe_files import parse_value
 

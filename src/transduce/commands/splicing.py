@@ -96,9 +96,12 @@ def _spoken(model: Transducer, example: Example) -> Spoken | None:
     output = model.attend((wave, rate), example.target or "")
     seconds = len(wave) / rate
     words = word_times(output, 0.0, seconds)
-    if not words or [word.text for word in words] != output.text.split():
+    # A reason says that the recording or the text was cut: then the last word would get the rest.
+    if output.reason or not words or [word.text for word in words] != output.text.split():
         return None
     sounds = cut(wave, rate, [(word.start, word.end) for word in words])
+    if not all(map(len, sounds)):
+        return None
     return Spoken([word.text for word in words], sounds)
 
 
@@ -119,6 +122,6 @@ def write(voices: Voices, folder: Path, rate: int, *, copies: int, seed: int) ->
                 rows.append(f"{name}\t{' '.join(words)}\t{speaker}")
                 samples += len(wave)
         (folder / TABLE).write_text("\n".join(rows) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror or error}") from None
+    except (OSError, RuntimeError) as error:  # soundfile's errors are the latter
+        raise DataError(f"cannot write {folder}: {error}") from None
     return samples / rate

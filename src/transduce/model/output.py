@@ -90,7 +90,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         count, words = len(values), weight.to(torch.bfloat16)
         rows = words.new_zeros(filled(count, POSITIONS), values.shape[1])
         rows[:count] = values
-        grad_values, grad_weight = torch.empty_like(rows), torch.zeros(())
+        grad_values, grad_weight = torch.empty_like(rows), torch.zeros(weight.shape)
         loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
         for start in range(0, len(rows), 2 * CHUNK):
             part = slice(start, start + 2 * CHUNK)

@@ -192,7 +192,9 @@ class _Layer:
             return x.new_zeros(1, 0, sides * forwards.rnn.hidden_size)
         outputs, self._forwards = forwards.go_on(x, self._forwards)
         if self._layer.backwards is not None:
-            other, hidden, cell = self._layer.from_the_end(x, torch.tensor([x.shape[1]]))
+            other, hidden, cell = self._layer.from_the_end(
+                x, torch.tensor([x.shape[1]], device=x.device)
+            )
             self._backwards = LayerState(hidden, cell)
             outputs = torch.cat([outputs, other], dim=2)
         outputs = self._norm(outputs)

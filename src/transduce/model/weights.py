@@ -40,14 +40,14 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 def load_weights(
     model: nn.Module, path: str | os.PathLike[str], *, added: Collection[str] = ()
 ) -> None:
-    """Fill a model from a safetensors file; the weights `added` may be missing, and stay as made.
+    """Fill a model from a safetensors file; the weights `added` may be missing, and are 0 then.
 
     Errors: FolderError naming the first tensor that is missing, unknown, or of another shape.
     """
     stored = read_tensors(path)
     wanted = model_tensors(model)
-    for name in set(added) - stored.keys():
-        wanted.pop(name, None)
+    for name in (set(added) & wanted.keys()) - stored.keys():
+        stored[name] = torch.zeros_like(wanted[name])
     for name, tensor in wanted.items():
         if name not in stored:
             raise FolderError(f"{path}: has no `{name}`; recipe.yaml describes another model")

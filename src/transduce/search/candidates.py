@@ -66,7 +66,9 @@ class Survey:
         """The same of a step's logits, which are not made where a kernel does without them."""
         draft = getattr(step, "draft", None)
         if draft is None or (draft.pointer is None and draft.forbidden is None):
-            return cls.of(step.logits, step.words is not None, count)
+            # An ensemble's copied words leave holes, too.
+            holes = step.words is not None or getattr(step, "copied", None) is not None
+            return cls.of(step.logits, holes, count)
         own, pointer = draft.own, draft.pointer
         if count > min(kernels.MOST_BEST, own.shape[2] - WORDS) or not kernels.takes(own):
             return cls.of(step.logits, True, count)
