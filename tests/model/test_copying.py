@@ -18,6 +18,8 @@ from transduce.recipe import ModelOptions, SearchOptions
 from transduce.search import Ensemble, decode, decode_batch, force_score
 from transduce.training.losses import coverage_loss, sequence_loss
 
+from .conftest import assert_steps_say
+
 SOURCE, TARGET = 9, 8  # source token 8 is copied as an unknown word, and so are all from 9 + 8 on
 FIRST = SOURCE + TARGET
 ROWS = [[4, FIRST, 5, FIRST + 1, 4], [8, 4, 8], [SOURCE + 6, FIRST, 3]]
@@ -85,12 +87,7 @@ def test_one_step_at_a_time_equals_all_at_once(feeding: str, attention: str) -> 
     entered = torch.tensor([[1, 4, TARGET + 1, 5]] * 3)
     with torch.inference_mode():
         log_probs, _ = model(source, lengths, entered)
-        memory = model.encode(source, lengths)
-        state = model.start(memory)
-        for position in range(4):
-            step = model.step(entered[:, position : position + 1], state, memory)
-            state = step.state
-            torch.testing.assert_close(step.log_probs[:, 0], log_probs[:, position])
+        assert_steps_say(log_probs, model, source, lengths, entered)
 
 
 @pytest.mark.parametrize("beam", [1, 3])

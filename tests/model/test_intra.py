@@ -16,6 +16,8 @@ from transduce.recipe_files import recipe_from_dict
 from transduce.search import decode, decode_batch, force_score
 from transduce.training.losses import sequence_loss
 
+from .conftest import assert_steps_say
+
 SIZE = 12
 ROWS = [[4, 5, 6, 7, 8], [9, 4], [10]]
 KINDS = [
@@ -66,12 +68,7 @@ def test_one_step_at_a_time_equals_all_at_once(decoder: dict[str, object]) -> No
     entered = torch.tensor([[1, 4, 7, 5, 9]] * 3)
     with torch.inference_mode():
         log_probs, _ = model(source, lengths, entered)
-        memory = model.encode(source, lengths)
-        state = model.start(memory)
-        for position in range(5):
-            step = model.step(entered[:, position : position + 1], state, memory)
-            state = step.state
-            torch.testing.assert_close(step.log_probs[:, 0], log_probs[:, position])
+        assert_steps_say(log_probs, model, source, lengths, entered)
         # It matters, from where there are two steps to choose from.
         model.decoder.intra.query.weight.mul_(-3)
         other, _ = model(source, lengths, entered)

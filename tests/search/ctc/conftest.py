@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,3 +51,30 @@ def targets_of() -> Callable[[torch.Tensor], dict[tuple[int, ...], float]]:
 @pytest.fixture(scope="session")
 def collapsed() -> Callable[[tuple[int, ...]], tuple[int, ...]]:
     return collapse
+
+
+def listed_prefix_beam(
+    frames: torch.Tensor, beam: int, said: Callable[[tuple[int, ...]], Sequence[float]]
+) -> list[tuple[int, ...]]:
+    """`prefix_beam` for one sentence, with a dictionary of prefixes.
+
+    `said`: what others say of each token of a prefix and, last, of its end.
+    """
+    live = {(): (-math.inf, 0.0)}
+    for frame in frames.tolist():
+        grown: dict[tuple[int, ...], tuple[float, float]] = {}
+
+        def add(ids, label, blank, grown=grown) -> None:
+            old = grown.get(ids, (-math.inf, -math.inf))
+            grown[ids] = (np.logaddexp(old[0], label), np.logaddexp(old[1], blank))
+
+        for ids, (label, blank) in live.items():
+            total = np.logaddexp(label, blank)
+            add(ids, -math.inf, total + frame[0])
+            for c in (3, 4, 5):
+                if ids and ids[-1] == c:
+                    add(ids, label + frame[c], -math.inf)
+                add((*ids, c), (blank if ids and ids[-1] == c else total) + frame[c], -math.inf)
+        order = sorted(grown, key=lambda ids: -np.logaddexp(*grown[ids]) - sum(said(ids)[:-1]))
+        live = {ids: grown[ids] for ids in order[:beam]}
+    return sorted(live, key=lambda ids: -np.logaddexp(*live[ids]) - sum(said(ids)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,6 +14,8 @@ from transduce.search.ctc.advice import Adviser
 from transduce.search.ctc.alone import prefix_beam, search_frames
 from transduce.search.ctc.prefix import Frames
 from transduce.search.language import Advised, Language
+
+from .conftest import listed_prefix_beam
 
 EOS = 2
 WEIGHTS = [(0.5, 0.0), (1.5, 0.8), (0.7, -1.0), (None, 1.2)]
@@ -90,28 +91,6 @@ def test_a_wide_beam_finds_the_best_of_the_sum(
             assert h.score == h.log_prob == pytest.approx(score, abs=1e-5)
             assert sum(h.token_scores) == pytest.approx(score, abs=1e-5)
             assert len(h.token_scores) == len(h.ids) + 1
-
-
-def listed_prefix_beam(frames: torch.Tensor, beam: int, said) -> list[tuple[int, ...]]:
-    """The same search for one sentence, with a dictionary of prefixes."""
-    live = {(): (-math.inf, 0.0)}
-    for frame in frames.tolist():
-        grown: dict[tuple[int, ...], tuple[float, float]] = {}
-
-        def add(ids, label, blank, grown=grown) -> None:
-            old = grown.get(ids, (-math.inf, -math.inf))
-            grown[ids] = (np.logaddexp(old[0], label), np.logaddexp(old[1], blank))
-
-        for ids, (label, blank) in live.items():
-            total = np.logaddexp(label, blank)
-            add(ids, -math.inf, total + frame[0])
-            for c in (3, 4, 5):
-                if ids and ids[-1] == c:
-                    add(ids, label + frame[c], -math.inf)
-                add((*ids, c), (blank if ids and ids[-1] == c else total) + frame[c], -math.inf)
-        order = sorted(grown, key=lambda ids: -np.logaddexp(*grown[ids]) - sum(said(ids)[:-1]))
-        live = {ids: grown[ids] for ids in order[:beam]}
-    return sorted(live, key=lambda ids: -np.logaddexp(*live[ids]) - sum(said(ids)))
 
 
 @pytest.mark.parametrize("beam", [1, 3, 8])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -79,6 +80,21 @@ def token_scores(model: Spoken, source: list[int], ids: tuple[int, ...], weight:
     return [(1 - weight) * attention + weight * ctc for attention, ctc in pairs]
 
 
+def assert_the_best(hypotheses, positions, options, scores_of) -> None:
+    """They are the five best of all targets, by the scores of each target's tokens."""
+    table = []
+    for length in range(max(1, math.floor(0.5 * (positions - 1) + 2)) + 1):
+        for ids in itertools.product((3, 4, 5), repeat=length):
+            scores = scores_of(ids)
+            table.append((normalise(sum(scores), length + 1, options), ids, scores))
+    table.sort(reverse=True)
+    possible = [row for row in table if row[0] > -math.inf][:5]
+    assert [tuple(h.ids) for h in hypotheses if h.score > -1e30] == [ids for _, ids, _ in possible]
+    for h, (score, _, scores) in zip(hypotheses, possible, strict=False):
+        assert h.token_scores == pytest.approx(scores, abs=1e-4)
+        assert h.score == pytest.approx(score, abs=1e-4)
+
+
 @pytest.mark.parametrize("weight", [0.3, 0.8])
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_a_wide_beam_is_exhaustive_search(spoken, weight, penalty) -> None:
@@ -90,21 +106,13 @@ def test_a_wide_beam_is_exhaustive_search(spoken, weight, penalty) -> None:
         found = decode_batch(spoken, sources, options)
         for source, hypotheses in zip(sources, found, strict=True):
             positions = (len(source) + 2) // 2  # limits count memory positions
-            longest = max(1, math.floor(0.5 * (positions - 1) + 2))
-            table = []
-            for length in range(longest + 1):
-                for ids in itertools.product((3, 4, 5), repeat=length):
-                    scores = token_scores(spoken, source, ids, weight)
-                    table.append((normalise(sum(scores), length + 1, options), ids, scores))
-            table.sort(reverse=True)
-            possible = [row for row in table if row[0] > -math.inf][:5]
-            assert [tuple(h.ids) for h in hypotheses if h.score > -1e30] == [
-                ids for _, ids, _ in possible
-            ]
-            for h, (score, _, scores) in zip(hypotheses, possible, strict=False):
-                assert h.token_scores == pytest.approx(scores, abs=1e-4)
-                assert h.score == pytest.approx(score, abs=1e-4)
-                assert h.attention.shape == (len(h.ids) + 1, positions)
+            scores_of = partial(token_scores, spoken, source, weight=weight)
+            assert_the_best(hypotheses, positions, options, scores_of)
+            assert all(
+                h.attention.shape == (len(h.ids) + 1, positions)
+                for h in hypotheses
+                if h.score > -1e30
+            )
 
 
 def said_by(language: Language, ids: tuple[int, ...]) -> list[float]:
@@ -132,22 +140,13 @@ def test_with_a_language_model_too_a_wide_beam_is_exhaustive_search(
         found = decode_batch(Advised(spoken, language), sources, options)
         for source, hypotheses, others in zip(sources, found, plain, strict=True):
             changed += [h.ids for h in hypotheses] != [h.ids for h in others]
-            longest = max(1, math.floor(0.5 * ((len(source) + 2) // 2 - 1) + 2))
-            table = []
-            for length in range(longest + 1):
-                for ids in itertools.product((3, 4, 5), repeat=length):
-                    heard = token_scores(spoken, source, ids, 0.3)
-                    pairs = zip(heard, said_by(language, ids), strict=True)
-                    scores = [own + language_weight * theirs for own, theirs in pairs]
-                    table.append((normalise(sum(scores), length + 1, options), ids, scores))
-            table.sort(reverse=True)
-            possible = [row for row in table if row[0] > -math.inf][:5]
-            assert [tuple(h.ids) for h in hypotheses if h.score > -1e30] == [
-                ids for _, ids, _ in possible
-            ]
-            for h, (score, _, scores) in zip(hypotheses, possible, strict=False):
-                assert h.token_scores == pytest.approx(scores, abs=1e-4)
-                assert h.score == pytest.approx(score, abs=1e-4)
+
+            def scores_of(ids: tuple[int, ...], source: list[int] = source) -> list[float]:
+                heard = token_scores(spoken, source, ids, 0.3)
+                pairs = zip(heard, said_by(language, ids), strict=True)
+                return [own + language_weight * theirs for own, theirs in pairs]
+
+            assert_the_best(hypotheses, (len(source) + 2) // 2, options, scores_of)
     assert changed  # it does have a say
 
 
