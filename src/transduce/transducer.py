@@ -245,20 +245,14 @@ class Transducer(Answering[SearchOptions]):
         return self._score(sources, targets)
 
     def attend(self, source: Input, target: Text) -> Output:
-        """The given target as an Output, with the attention the model would have had for it.
-
-        Where the source is speech and the model has CTC, with the times of its tokens too.
-        """
+        """The given target as an Output, with the attention the model would have had for it."""
         (read,), (wanted,), (forced,) = self._force([source], [target])
         reason = joined(read.reason, wanted.reason)
         if forced is None:
             return Output("", source_tokens=read.tokens, reason=reason)
-        score = normalise(forced.log_prob, len(forced.token_scores), self.recipe.search)
-        given = Hypothesis(wanted.ids, score, forced.log_prob, forced.token_scores)
-        ((timed,),) = self._timed([read.ids], [[given]])
         return Output(
             text=self.target.decode_tokens(wanted.tokens),
-            score=score,
+            score=normalise(forced.log_prob, len(forced.token_scores), self.recipe.search),
             log_prob=forced.log_prob,
             tokens=wanted.tokens,
             token_scores=forced.token_scores,
@@ -266,6 +260,25 @@ class Transducer(Answering[SearchOptions]):
             attention=forced.attention,
             reason=reason,
             copied=forced.copied,
+        )
+
+    def align(self, sound: Input, target: Text) -> Output:
+        """The given target as an Output with the times of its tokens, by the best path of CTC.
+
+        There are no times where the model has no CTC, or the sound is too short for the target.
+        """
+        options = self.recipe.search
+        (read,) = self._read([sound], options)
+        (wanted,) = read_texts(self.target, [target], options.max_source)
+        reason = joined(read.reason, wanted.reason)
+        if not len(read.ids) or not len(wanted.ids):
+            return Output("", reason=reason)
+        given = Hypothesis(list(wanted.ids), score=0.0, log_prob=0.0, token_scores=[])
+        ((timed,),) = self._timed([read.ids], [[given]])
+        return Output(
+            text=self.target.decode_tokens(wanted.tokens),
+            tokens=wanted.tokens,
+            reason=reason,
             times=self._times(read, timed),
         )
 

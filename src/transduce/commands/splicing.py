@@ -93,7 +93,7 @@ def _spoken(model: Transducer, example: Example) -> Spoken | None:
     assert isinstance(model.source, SpeechSide)
     rate = model.source.options.rate
     wave, _ = load(example.source, rate)
-    output = model.attend((wave, rate), example.target or "")
+    output = model.align((wave, rate), example.target or "")
     seconds = len(wave) / rate
     words = word_times(output, 0.0, seconds)
     # A reason says that the recording or the text was cut: then the last word would get the rest.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,21 @@ class Room:
         return self._numbers[: rows * columns].view(rows, columns)
 
 
+class Rows(NamedTuple):
+    """Rows to be projected, and their targets: values (N, E), weight (V, E), bias (V,), targets
+    (N,), and how much the targets are smoothed."""
+
+    values: Tensor
+    weight: Tensor
+    bias: Tensor
+    targets: Tensor
+    smoothing: float
+
+
+# Loss, negative log-likelihood, and the loss's gradients by values, weight and bias, if wanted.
+Found: TypeAlias = tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor] | None]
+
+
 class LinearCrossEntropy(torch.autograd.Function):
     """Projection to the vocabulary and label-smoothed cross-entropy, as one chunked operation.
 
@@ -66,96 +81,18 @@ class LinearCrossEntropy(torch.autograd.Function):
         smoothing: float,
         room: Room,
     ) -> tuple[Tensor, Tensor]:
+        given = Rows(values, weight, bias, targets, smoothing)
+        with_grad = any(ctx.needs_input_grad[:3])
+        one_pass = with_grad and trains(values)
         dtype = compute_dtype(values.device) or weight.dtype
-        one_pass = trains(values) and any(ctx.needs_input_grad[:3])
         with torch.autocast(values.device.type, enabled=False):
             if one_pass:
-                given = values, weight, bias, targets, smoothing, room
-                return LinearCrossEntropy._passes(ctx, *given)
-            return LinearCrossEntropy._chunks(
-                ctx, values.to(dtype), weight.to(dtype), bias, targets, smoothing, values.dtype
-            )
-
-    @staticmethod
-    def _passes(
-        ctx: Any,
-        values: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        targets: Tensor,
-        smoothing: float,
-        room: Room,
-    ) -> tuple[Tensor, Tensor]:
-        """With the kernel, where the gradient takes the place of the logits: twice as many rows."""
-        count, words = len(values), weight.to(torch.bfloat16)
-        rows = words.new_zeros(filled(count, POSITIONS), values.shape[1])
-        rows[:count] = values
-        grad_values, grad_weight = torch.empty_like(rows), torch.zeros(weight.shape)
-        loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
-        for start in range(0, len(rows), 2 * CHUNK):
-            part = slice(start, start + 2 * CHUNK)
-            grad = room.take(len(rows[part]), len(words))
-            torch.mm(rows[part], words.t(), out=grad)
-            found = cross_entropy(grad, bias, targets[part], smoothing)
-            grad[len(targets[part]) :] = 0
-            loss, nll, grad_bias = loss + found[0].sum(), nll + found[1].sum(), grad_bias + found[2]
-            torch.mm(grad, words, out=grad_values[part])
-            of_part = weight_gradient(grad, rows[part])
-            grad_weight = grad_weight.add_(of_part) if start else of_part
-        grad_values = grad_values[:count]
-        ctx.save_for_backward(grad_values.to(values.dtype), grad_weight, grad_bias)
-        ctx.mark_non_differentiable(nll)
-        return loss, nll
-
-    @staticmethod
-    def _chunks(
-        ctx: Any,
-        values: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        targets: Tensor,
-        smoothing: float,
-        values_dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
-        uniform = smoothing / weight.shape[0]
-        with_grad = any(ctx.needs_input_grad[:3])
-        # The uniform part of the target is the same for every row, so its share of loss and
-        # gradient comes from sums over the vocabulary, not from passes over the logits.
-        weight_sum, bias_sum = weight.float().sum(dim=0), bias.float().sum()
-        loss = torch.zeros((), dtype=torch.float32, device=values.device)
-        nll = torch.zeros_like(loss)
-        if with_grad:
-            grad_values = torch.empty_like(values)
-            grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=values.device)
-            grad_bias = torch.zeros_like(bias, dtype=torch.float32)
-        for start in range(0, values.shape[0], CHUNK):
-            x = values[start : start + CHUNK]
-            logits = torch.addmm(bias.to(x.dtype), x, weight.t())
-            at = places(logits, targets[start : start + CHUNK])
-            picked = pick(logits, at)
-            if with_grad:
-                # One fused pass, in the dtype of the products that follow: the gradient is made in
-                # place of the probabilities. The clamp is for reporting only.
-                grad = torch.softmax(logits, dim=1)
-                losses = -pick(grad, at).clamp_min(TINY).log()
+                loss, nll, grads = _one_pass(given, room)
             else:
-                losses = logits.float().logsumexp(dim=1) - picked
-            x_sum = x.float().sum(dim=0)
-            mean_logits = (torch.dot(x_sum, weight_sum) + x.shape[0] * bias_sum) / weight.shape[0]
-            nll += losses.sum()
-            # smoothing x (log Z - mean logit), where log Z = loss + picked logit
-            loss += losses.sum() + smoothing * (picked.sum() - mean_logits)
-            if with_grad:
-                add(grad, at, smoothing - 1)
-                grad_x = grad @ weight - (uniform * weight_sum).to(x.dtype)
-                grad_values[start : start + CHUNK] = grad_x
-                # A product with ones, since a sum over rows is slow in half precision.
-                grad_bias += (grad.t() @ x.new_ones(x.shape[0], 1)).squeeze(1).float()
-                grad_bias -= x.shape[0] * uniform
-                grad_weight += grad.t() @ x
-                grad_weight -= uniform * x_sum
-        if with_grad:
-            ctx.save_for_backward(grad_values.to(values_dtype), grad_weight, grad_bias)
+                cast = given._replace(values=values.to(dtype), weight=weight.to(dtype))
+                loss, nll, grads = _in_chunks(cast, with_grad)
+        if grads is not None:
+            ctx.save_for_backward(grads[0].to(values.dtype), *grads[1:])
         ctx.mark_non_differentiable(nll)
         return loss, nll
 
@@ -164,6 +101,69 @@ class LinearCrossEntropy(torch.autograd.Function):
         grad_values, grad_weight, grad_bias = ctx.saved_tensors
         grads = grad_values * grad_loss, grad_weight * grad_loss, grad_bias * grad_loss
         return *grads, None, None, None
+
+
+def _one_pass(given: Rows, room: Room) -> Found:
+    """With the kernel, where the gradient takes the place of the logits: twice as many rows."""
+    values, weight, bias, targets, smoothing = given
+    count, words = len(values), weight.to(torch.bfloat16)
+    rows = words.new_zeros(filled(count, POSITIONS), values.shape[1])
+    rows[:count] = values
+    grad_values, grad_weight = torch.empty_like(rows), torch.zeros(weight.shape)
+    loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
+    for start in range(0, len(rows), 2 * CHUNK):
+        part = slice(start, start + 2 * CHUNK)
+        grad = room.take(len(rows[part]), len(words))
+        torch.mm(rows[part], words.t(), out=grad)
+        found = cross_entropy(grad, bias, targets[part], smoothing)
+        grad[len(targets[part]) :] = 0
+        loss, nll, grad_bias = loss + found[0].sum(), nll + found[1].sum(), grad_bias + found[2]
+        torch.mm(grad, words, out=grad_values[part])
+        of_part = weight_gradient(grad, rows[part])
+        grad_weight = grad_weight.add_(of_part) if start else of_part
+    return loss, nll, (grad_values[:count], grad_weight, grad_bias)
+
+
+def _in_chunks(given: Rows, with_grad: bool) -> Found:
+    """With torch, some rows at a time, in the dtype of values and weight."""
+    values, weight, bias, targets, smoothing = given
+    uniform = smoothing / weight.shape[0]
+    # The uniform part of the target is the same for every row, so its share of loss and
+    # gradient comes from sums over the vocabulary, not from passes over the logits.
+    weight_sum, bias_sum = weight.float().sum(dim=0), bias.float().sum()
+    loss = torch.zeros((), dtype=torch.float32, device=values.device)
+    nll = torch.zeros_like(loss)
+    if with_grad:
+        grad_values = torch.empty_like(values)
+        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=values.device)
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32)
+    for start in range(0, values.shape[0], CHUNK):
+        x = values[start : start + CHUNK]
+        logits = torch.addmm(bias.to(x.dtype), x, weight.t())
+        at = places(logits, targets[start : start + CHUNK])
+        picked = pick(logits, at)
+        if with_grad:
+            # One fused pass, in the dtype of the products that follow: the gradient is made in
+            # place of the probabilities. The clamp is for reporting only.
+            grad = torch.softmax(logits, dim=1)
+            losses = -pick(grad, at).clamp_min(TINY).log()
+        else:
+            losses = logits.float().logsumexp(dim=1) - picked
+        x_sum = x.float().sum(dim=0)
+        mean_logits = (torch.dot(x_sum, weight_sum) + x.shape[0] * bias_sum) / weight.shape[0]
+        nll += losses.sum()
+        # smoothing x (log Z - mean logit), where log Z = loss + picked logit
+        loss += losses.sum() + smoothing * (picked.sum() - mean_logits)
+        if with_grad:
+            add(grad, at, smoothing - 1)
+            grad_x = grad @ weight - (uniform * weight_sum).to(x.dtype)
+            grad_values[start : start + CHUNK] = grad_x
+            # A product with ones, since a sum over rows is slow in half precision.
+            grad_bias += (grad.t() @ x.new_ones(x.shape[0], 1)).squeeze(1).float()
+            grad_bias -= x.shape[0] * uniform
+            grad_weight += grad.t() @ x
+            grad_weight -= uniform * x_sum
+    return loss, nll, (grad_values, grad_weight, grad_bias) if with_grad else None
 
 
 class Product(Protocol):

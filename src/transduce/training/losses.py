@@ -50,8 +50,9 @@ def sequence_loss(
 
     Label smoothing as in Szegedy et al. 2016 (1512.00567), section 7. `positions` are those of
     `real_positions`, on the model's device. With `consistency` (R-Drop, 2106.14448), the batch
-    goes through the model twice, under two dropout masks; so does one of two views, whose answers
-    by CTC agree by a weight of `ctc_consistency`. `coverage` is the weight of `coverage_loss`.
+    goes through the model twice, under two dropout masks. A batch of two views goes through it
+    twice, too; `ctc_consistency` is the weight by which CTC's answers to them are to agree.
+    `coverage` is the weight of `coverage_loss`.
     Joined with CTC as in Kim et al. 2017 (1609.06773), of which every sentence's loss is a sum
     over its target too.
     """
