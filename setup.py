@@ -8,7 +8,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 FOLDER = "src/transduce/kernels"
-SOURCES = ("module", "products", "steps", "copying", "search", "training")
+SOURCES = ("module", "products", "tiles", "steps", "copying", "search", "training")
 THREADS = (
     "-fopenmp"  # as a rule the library is the one that torch has loaded, its threads are torch's
 )

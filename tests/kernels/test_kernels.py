@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from transduce import kernels
-from transduce.kernels import FewRows
+from transduce.kernels import Blocked
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
 dtypes = st.sampled_from([torch.float32, torch.bfloat16])
@@ -35,7 +35,7 @@ def test_a_product_of_few_rows_is_the_product(
     weight = torch.randn(outputs, inputs).bfloat16()
     bias = torch.randn(outputs) if with_bias else None
     x = torch.randn(rows, inputs).bfloat16()
-    found = FewRows(weight, bias)(x.to(dtype), dtype)
+    found = Blocked(weight, bias)(x.to(dtype), dtype)
     assert found.dtype == dtype
     assert close(found, nn.functional.linear(x.float(), weight.float(), bias), dtype)
 
@@ -48,7 +48,7 @@ def test_8_bits_are_summed_exactly(rows: int, inputs: int, outputs: int, seed: i
     x = torch.randint(-127, 128, (rows, inputs)).float()
     x[:, 0] = 127  # then the scale of every row is 1, and nothing is rounded
     scales, bias = torch.rand(outputs), torch.randn(outputs)
-    found = FewRows(whole, bias, scales)(x, torch.float32)
+    found = Blocked(whole, bias, scales)(x, torch.float32)
     expected = (x.double() @ whole.double().t()) * scales + bias
     assert torch.allclose(found.double(), expected, rtol=1e-6, atol=1e-6)
 
@@ -85,12 +85,12 @@ def test_a_cell_of_huge_gates_is_finite() -> None:
     assert hidden.abs().max() < 1e-30
 
 
-@pytest.mark.parametrize("sentences", [1, 3, 8])
+@pytest.mark.parametrize("sentences", [1, 3, 8, 21])
 def test_a_layer_over_a_sequence_is_its_cells_in_turn(sentences: int) -> None:
     torch.manual_seed(0)
     weight = torch.randn(4 * 24, 24).bfloat16() * 0.2
     inputs = torch.randn(7, sentences, 4 * 24).bfloat16()
-    product = FewRows(weight, None)
+    product = Blocked(weight, None)
     hidden, cell = kernels.lstm_sequence(product, inputs)
     state, stored = torch.zeros(sentences, 24).bfloat16(), torch.zeros(sentences, 24)
     for t in range(7):
@@ -174,16 +174,70 @@ def test_attention_is_a_softmax_of_scores(
 def test_a_copy_of_a_product_has_weights_of_its_own() -> None:
     """Else it would read memory that was freed with the first."""
     weight, x = torch.randn(40, 24).bfloat16(), torch.randn(3, 24)
-    product = FewRows(weight, torch.randn(40), None)
+    product = Blocked(weight, torch.randn(40), None)
     for same in (copy.deepcopy(product), pickle.loads(pickle.dumps(product))):
         assert not set(same.addresses) & {product.weight.data_ptr(), product.addresses[2]}
         assert same.addresses[0] == same.weight.data_ptr()
         assert torch.equal(same(x, torch.float32), product(x, torch.float32))
 
 
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(9, 31, 70), (33, 64, 32), (300, 130, 17)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_rows_are_multiplied_as_few_are(rows, inputs, outputs, threads) -> None:
+    """Each to the bit as beside others, by tiles where there are some."""
+    torch.manual_seed(rows)
+    x, bias = torch.randn(rows, inputs), torch.randn(outputs)
+    weight = torch.randn(outputs, inputs).bfloat16()
+    whole = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
+    scales = torch.rand(outputs) / 100
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for product in (Blocked(weight, bias), Blocked(whole, bias, scales)):
+            found = product(x, torch.float32)
+            few = torch.cat([product(part, torch.float32) for part in x.split(8)])
+            torch.testing.assert_close(found, few, rtol=1e-4, atol=1e-4)
+            assert (
+                torch.equal(product(x[: rows - 1], torch.float32), found[: rows - 1]) or rows == 9
+            )
+            if product.scales is not None:
+                assert torch.equal(found, few)
+            louder = torch.cat([x, torch.full((5, inputs), 1e4)])
+            assert torch.equal(product(louder, torch.float32)[:rows], found)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_chosen_outputs_are_those_of_the_whole() -> None:
+    torch.manual_seed(1)
+    x, chosen = torch.randn(20, 45), torch.tensor([3, 4, 40, 9] * 10)
+    weight = torch.randn(41, 45).bfloat16()
+    some, all_ = Blocked(weight, None, None, chosen), Blocked(weight, None)
+    assert torch.equal(some(x, torch.float32), all_(x, torch.float32)[:, chosen])
+
+
+def test_bending_is_the_hyperbolic_tangent() -> None:
+    x = torch.cat([torch.linspace(-12, 12, 1001), torch.tensor([-1e30, 1e30, 0.0])])
+    with torch.inference_mode():
+        torch.testing.assert_close(kernels.bend(x.clone()), x.tanh(), rtol=0, atol=3e-7)
+        assert kernels.bend(torch.tensor([math.nan])).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_survey_sees_only_what_is_allowed(dtype: torch.dtype) -> None:
+    torch.manual_seed(3)
+    logits, allowed = torch.randn(6, 90).to(dtype), torch.rand(2, 90) < 0.3
+    allowed[:, :12] = True
+    left = logits.view(2, 3, 90).masked_fill(~allowed.unsqueeze(1), -math.inf).view(6, 90)
+    with torch.inference_mode():
+        expected = kernels.survey(left, 3, 4)
+        found = kernels.survey(logits, 3, 4, allowed)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_weights_of_another_type_are_refused() -> None:
     with pytest.raises(TypeError, match="float32"):
-        FewRows(torch.zeros(4, 4), None)
+        Blocked(torch.zeros(4, 4), None)
 
 
 def test_what_kernels_are_not_for_is_left_to_torch() -> None:

@@ -196,14 +196,14 @@ def test_a_packed_product_takes_any_leading_shape() -> None:
 def test_threads_may_ask_a_new_product_at_once(precision, rows, monkeypatch) -> None:
     """Its weights are laid out when they are first needed, once, and let go of then."""
 
-    class Slowly(packing.FewRows):
+    class Slowly(packing.Blocked):
         def __init__(self, *given: Any) -> None:
             made.append(1)
             time.sleep(0.02)  # another thread comes meanwhile
             super().__init__(*given)
 
     made: list[int] = []
-    monkeypatch.setattr(packing, "FewRows", Slowly)
+    monkeypatch.setattr(packing, "Blocked", Slowly)
     kept = RowQuantized if precision == "int8" else PackedLinear
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     for _ in range(5):

@@ -11,6 +11,7 @@ All take and give contiguous CPU tensors without gradients, float32 or bfloat16.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ try:
     from transduce.kernels import _kernels as _c  # type: ignore[attr-defined]
 except ImportError:  # not compiled on this machine
     _c = None
-VERSION = 1  # as in kernels.h; both change with what a kernel takes or does
+VERSION = 2  # as in kernels.h; both change with what a kernel takes or does
 if _c is not None and getattr(_c, "VERSION", 0) != VERSION:
     warnings.warn(
         "transduce's kernels are of another version and are not used: install transduce again",
@@ -38,6 +39,7 @@ WIDEST = 4096  # most inputs of such a product
 MOST_BEST = 64  # most words of a row that `survey` finds
 _BLOCK = 32  # outputs that are summed together
 KINDS = {torch.float32: 0, torch.bfloat16: 1}  # of number, as in simd.h
+BEHIND = 1024  # bytes after laid out weights that a tile may reach into
 _there = _c is not None and bool(_c.supported()) and os.environ.get("TRANSDUCE_KERNELS") != "0"
 
 
@@ -46,23 +48,36 @@ def available() -> bool:
     return _there
 
 
+def tiles() -> bool:
+    """Whether products of many rows are the kernels', too: the processor has tiles (AMX)."""
+    return _there and bool(_c.tiles())
+
+
 def takes(x: Tensor) -> bool:
     """Whether the kernels are for such a tensor here."""
     return _there and x.device.type == "cpu" and x.dtype in KINDS and not torch.is_grad_enabled()
 
 
-class FewRows:
-    """x W^T + b for few rows, with weights laid out for reading in one go.
+class Blocked:
+    """x W^T + b with weights laid out in blocks, for reading in one go.
 
     weight: (N, D) in bfloat16, or int8 with `scales` (N,), then each row of x is rounded to 8 bits
-    by a scale of its own. bias: (N,) or None.
+    by a scale of its own. bias: (N,) or None. `chosen` (N,) int64: which rows of a weight for more
+    outputs.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, scales: Tensor | None = None) -> None:
-        self.outputs, self.inputs = weight.shape
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        scales: Tensor | None = None,
+        chosen: Tensor | None = None,
+    ) -> None:
+        self.outputs = len(weight) if chosen is None else len(chosen)
+        self.inputs = weight.shape[1]
         self.bias = None if bias is None else bias.detach().float().contiguous()
         self.scales = None if scales is None else scales.detach().float().contiguous()
-        self.weight = layout(weight.detach())
+        self.weight = layout(weight.detach(), chosen)
         self._point()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -86,30 +101,37 @@ class FewRows:
         x = x.contiguous()
         y = torch.empty(*x.shape[:-1], self.outputs, dtype=dtype)
         rows = x.numel() // self.inputs
-        _c.few_rows(
+        _c.product(
             *self.addresses, x.data_ptr(), KINDS[x.dtype], y.data_ptr(), KINDS[dtype],
-            rows, self.inputs, self.outputs,
+            rows, self.inputs, self.outputs, torch.get_num_threads(),
         )  # fmt: skip
         return y
 
 
-def most_rows(weight: Tensor) -> int:
-    """Up to how many rows of x `FewRows` is the faster way for this weight (N, D)."""
+def most_rows(weight: Tensor) -> float:
+    """Up to how many rows of x `Blocked` is the faster way for this weight (N, D)."""
+    if tiles():
+        return math.inf
     return 3 * FEW if weight.dtype == torch.int8 and weight.numel() <= SMALL else FEW
 
 
-def layout(weight: Tensor) -> Tensor:
-    """Weights (N, D) as `FewRows` reads them: blocks of 16 outputs, an even number of them, and
-    within a block the inputs in pairs (bfloat16) or fours (int8, which becomes uint8 by adding 128)
-    of each output. Returns the bytes."""
+def layout(weight: Tensor, chosen: Tensor | None = None) -> Tensor:
+    """Weights (N, D), or the `chosen` rows of them, as `Blocked` reads them: blocks of 16 outputs,
+    an even number of them, and within a block the inputs in pairs (bfloat16) or fours (int8, which
+    becomes uint8 by adding 128) of each output. Returns the bytes."""
     if weight.dtype not in (torch.bfloat16, torch.int8):
         raise TypeError(f"weights are bfloat16 or int8, not {weight.dtype}")
-    outputs, inputs = weight.shape
+    outputs, inputs = len(weight) if chosen is None else len(chosen), weight.shape[1]
     weight = weight.contiguous()
+    chosen = None if chosen is None else chosen.contiguous()
     width = 4 * -(-inputs * weight.element_size() // 4)
-    blocks = torch.empty(-(-outputs // _BLOCK) * _BLOCK, width, dtype=torch.uint8)
-    kind = KINDS.get(weight.dtype, -1)
-    _c.lay_out(weight.data_ptr(), kind, blocks.data_ptr(), outputs, inputs)
+    size = -(-outputs // _BLOCK) * _BLOCK * width
+    blocks = torch.empty(size + BEHIND, dtype=torch.uint8)
+    blocks[size:] = 0
+    _c.lay_out(
+        weight.data_ptr(), KINDS.get(weight.dtype, -1), 0 if chosen is None else chosen.data_ptr(),
+        blocks.data_ptr(), outputs, inputs,
+    )  # fmt: skip
     return blocks
 
 
@@ -128,7 +150,7 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
 def rescale(product: Tensor, scale: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
     """product (R, N) x scale (R,) + bias (N,), all float32 -> (R, N) of `dtype`.
 
-    With `quantize` around a product in whole numbers, bit for bit what `FewRows` gives.
+    With `quantize` around a product in whole numbers, bit for bit what `Blocked` gives.
     """
     rows, outputs = product.shape
     product = product.contiguous()  # kept until the kernel is done with it
@@ -162,7 +184,7 @@ def lstm_cell(
 
 
 def lstm_sequence(
-    weights: FewRows, inputs: Tensor, before: tuple[Tensor, Tensor] | None = None
+    weights: Blocked, inputs: Tensor, before: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
     """An LSTM layer over T positions: hidden (T, N, D), last cell (N, D).
 
@@ -180,13 +202,24 @@ def lstm_sequence(
     room = torch.empty(rows, gates, dtype=inputs.dtype)
     _c.lstm_sequence(
         *weights.addresses[:2], inputs.data_ptr(), KINDS[inputs.dtype], hidden.data_ptr(),
-        cell.data_ptr(), room.data_ptr(), rows, positions, gates // 4,
+        cell.data_ptr(), room.data_ptr(), rows, positions, gates // 4, torch.get_num_threads(),
     )  # fmt: skip
     return hidden[1:], cell
 
 
-def survey(logits: Tensor, first: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def bend(x: Tensor) -> Tensor:
+    """x, in place, as its hyperbolic tangents."""
+    x = x.contiguous()
+    _c.bend(x.data_ptr(), KINDS[x.dtype], x.numel())
+    return x
+
+
+def survey(
+    logits: Tensor, first: int, count: int, allowed: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """What a search wants to know of logits (N, V), for 1 <= count <= MOST_BEST, V - first words.
+
+    allowed (B, V) boolean: which words there are for each N / B rows in turn; None for all.
 
     Returns the logarithm of each row's sum of exponentials (N,) float32, and the `count` largest
     logits of the words from `first` on, best first: their values (N, count) float32 and which words
@@ -197,8 +230,10 @@ def survey(logits: Tensor, first: int, count: int) -> tuple[Tensor, Tensor, Tens
     norm = torch.empty(rows)
     values = torch.empty(rows, count)
     words = torch.empty(rows, count, dtype=torch.int64)
+    allowed = None if allowed is None else allowed.contiguous()
     _c.survey(
-        logits.data_ptr(), KINDS[logits.dtype], rows, vocabulary, first, count,
+        logits.data_ptr(), KINDS[logits.dtype], 0 if allowed is None else allowed.data_ptr(),
+        1 if allowed is None else rows // len(allowed), rows, vocabulary, first, count,
         norm.data_ptr(), values.data_ptr(), words.data_ptr(),
     )  # fmt: skip
     return norm, values, words

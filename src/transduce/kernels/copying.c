@@ -76,7 +76,7 @@ void survey_ruled(const Ruled *r, float *scratch) {
         const void *logits = at((void *)r->logits, (int)r->kind, n * r->vocabulary);
         float largest = r->kind == BFLOAT16 ? widen(logits, BFLOAT16, r->vocabulary, more, row)
                                             : widen(logits, FLOAT32, r->vocabulary, more, row);
-        float norm = log_sum(row, FLOAT32, r->vocabulary, largest);
+        float norm = log_sum(row, FLOAT32, NULL, r->vocabulary, largest);
         if (r->sources) {
             const ix sentence = n / r->beam * r->sources;
             const long long *columns = (const long long *)r->columns + sentence;
@@ -93,7 +93,7 @@ void survey_ruled(const Ruled *r, float *scratch) {
             if (forbidden[i] >= r->first_word && forbidden[i] < r->vocabulary + more)
                 row[forbidden[i]] = -INFINITY;
         ((float *)r->norm)[n] = norm;
-        best_words(row, FLOAT32, r->vocabulary + more, r->first_word, r->count,
+        best_words(row, FLOAT32, NULL, r->vocabulary + more, r->first_word, r->count,
                    (float *)r->values + n * r->count, (long long *)r->words + n * r->count);
     }
 }

@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-#define KERNELS_VERSION 1 /* as in __init__.py; both change with what a kernel takes or does */
+#define KERNELS_VERSION 2 /* as in __init__.py; both change with what a kernel takes or does */
 #define MOST_ROWS 8      /* that few_rows sums together */
 #define MOST_INPUTS 4096 /* of few_rows */
 #define MOST_BEST 64     /* of survey */
@@ -21,9 +21,30 @@ typedef ptrdiff_t ix;
 void few_rows(const void *weights, const float *scales, const float *bias, const void *x, int x_kind,
               void *y, int y_kind, ix rows, ix inputs, ix outputs);
 
-/* Weights (outputs, inputs) in bf16 or 8 bits (any other kind) as few_rows reads them, filled up to
- * a multiple of 32 outputs. */
-void lay_out(const void *weights, int kind, void *blocks, ix outputs, ix inputs);
+/* y = x W^T + b, as few_rows, whose weights these are */
+typedef struct {
+    const void *weights;
+    const float *scales, *bias;
+    const void *x;
+    void *y;
+    int x_kind, y_kind;
+    ix rows, inputs, outputs;
+} Product;
+
+/* The product by the faster way: few_rows, or many_rows where there are more and this processor multiplies
+ * tiles. many_rows takes as many threads; it returns -1 where it has no room or there are no tiles. */
+void product(const Product *p, ix threads);
+int many_rows(const Product *p, ix threads);
+int tiles_supported(void);
+
+/* Rows of x -> signed 8-bit fours (rows, stride), a scale for each row, and 128 x the sum of each row;
+ * stride: a multiple of 16, filled up with zeros. */
+void to_fours(const void *x, int kind, ix rows, ix inputs, ix stride, signed char *whole, float *scale,
+              int *excess);
+
+/* Weights (any number, inputs) in bf16 or 8 bits (any other kind) as few_rows reads them: the first
+ * `outputs`, or the `chosen` if not NULL, filled up to a multiple of 32; with room for 1,024 bytes behind them, which tiles may reach into. */
+void lay_out(const void *weights, int kind, const long long *chosen, void *blocks, ix outputs, ix inputs);
 
 /* Rows of x in 8 bits, plus 128, by a scale for each row; and a product of those, itself without the
  * scales of its rows, times them plus b: bit for bit what few_rows makes of the same weights. */
@@ -36,15 +57,20 @@ void rescale(const float *product, const float *scale, const float *bias, void *
 void lstm_cell(const void *gates, const void *given, int kind, const float *before, float *cell,
                void *hidden, int hidden_kind, ix rows, ix size);
 
+/* x (count,), replaced by its hyperbolic tangents */
+void bend(void *x, int kind, ix count);
+
 /* A whole LSTM layer, positions first: what the inputs say to the gates (T, N, 4 x size), with hidden
  * (T + 1, N, size), of which the first is given, and cell (N, size) before and after. `weights` are
- * those of the hidden state, for few_rows; gates: room for (N, 4 x size). */
+ * those of the hidden state, for `product`; gates: room for (N, 4 x size). */
 void lstm_sequence(const void *weights, const float *scales, const void *inputs, int kind,
-                   void *hidden, float *cell, void *gates, ix sentences, ix positions, ix size);
+                   void *hidden, float *cell, void *gates, ix sentences, ix positions, ix size,
+                   ix threads);
 
 /* Of every row of logits (rows, vocabulary): the logarithm of the sum of exponentials, and the `count`
- * best words from `first` on, best first, of equals the first. */
-void survey(const void *logits, int kind, ix rows, ix vocabulary, ix first, ix count, float *norm,
+ * best words from `first` on, best first, of equals the first; only of words that are `allowed` (rows /
+ * beam, vocabulary), where that is not 0, if it is not NULL. */
+void survey(const void *logits, int kind, const unsigned char *allowed, ix beam, ix rows, ix vocabulary, ix first, ix count, float *norm,
             float *values, long long *words);
 
 /* What survey_ruled looks at, and where what it finds goes. Numbers are sizes, or addresses of what is

@@ -65,16 +65,22 @@ static PyObject *supported(PyObject *self, PyObject *unused) {
 
 #define AT_MOST(number, bound, message) ((number) > (bound) ? (message) : NULL)
 
-KERNEL(few_rows, 10, AT_MOST(a[8], MOST_INPUTS, "too many inputs"),
-       few_rows(P(0), P(1), P(2), P(3), (int)a[4], P(5), (int)a[6], a[7], a[8], a[9]))
-KERNEL(lay_out, 5, NULL, lay_out(P(0), (int)a[1], P(2), a[3], a[4]))
+static void py_product_of(const ix *a) {
+    const Product p = {P(0), P(1), P(2), P(3), P(5), (int)a[4], (int)a[6], a[7], a[8], a[9]};
+    product(&p, a[10]);
+}
+
+KERNEL(product, 11, AT_MOST(a[8], MOST_INPUTS, "too many inputs"), py_product_of(a))
+KERNEL(lay_out, 6, NULL, lay_out(P(0), (int)a[1], P(2), P(3), a[4], a[5]))
 KERNEL(quantize, 6, NULL, quantize(P(0), (int)a[1], P(2), P(3), a[4], a[5]))
 KERNEL(rescale, 7, NULL, rescale(P(0), P(1), P(2), P(3), (int)a[4], a[5], a[6]))
 KERNEL(lstm_cell, 9, NULL,
        lstm_cell(P(0), P(1), (int)a[2], P(3), P(4), P(5), (int)a[6], a[7], a[8]))
-KERNEL(lstm_sequence, 10, AT_MOST(a[9], MOST_INPUTS, "too many inputs"),
-       lstm_sequence(P(0), P(1), P(2), (int)a[3], P(4), P(5), P(6), a[7], a[8], a[9]))
-KERNEL(survey, 9, NULL, survey(P(0), (int)a[1], a[2], a[3], a[4], a[5], P(6), P(7), P(8)))
+KERNEL(lstm_sequence, 11, AT_MOST(a[9], MOST_INPUTS, "too many inputs"),
+       lstm_sequence(P(0), P(1), P(2), (int)a[3], P(4), P(5), P(6), a[7], a[8], a[9], a[10]))
+KERNEL(bend, 3, NULL, bend(P(0), (int)a[1], a[2]))
+KERNEL(survey, 11, NULL,
+       survey(P(0), (int)a[1], P(2), a[3], a[4], a[5], a[6], a[7], P(8), P(9), P(10)))
 KERNEL(choose, 12,
        a[5] > MOST_BEAM ? "too wide a beam"
                         : AT_MOST(a[7], a[5] * a[6], "more asked for than there are"),
@@ -136,17 +142,24 @@ static PyObject *py_search(PyObject *self, PyObject *const *arguments, Py_ssize_
     return steps < 0 ? PyErr_NoMemory() : PyLong_FromSsize_t(steps);
 }
 
+static PyObject *tiles(PyObject *self, PyObject *unused) {
+    (void)self, (void)unused;
+    return PyBool_FromLong(tiles_supported());
+}
+
 #define FAST(function) ((PyCFunction)(void (*)(void))function)
 #endif
 
 static PyMethodDef methods[] = {
     {"supported", supported, METH_NOARGS, "Whether this processor can run the others."},
 #ifdef VECTORS
-    {"few_rows", FAST(py_few_rows), METH_FASTCALL, "See kernels.h."},
+    {"product", FAST(py_product), METH_FASTCALL, "See kernels.h."},
+    {"tiles", tiles, METH_NOARGS, "Whether many rows are multiplied by tiles."},
     {"lay_out", FAST(py_lay_out), METH_FASTCALL, "See kernels.h."},
     {"quantize", FAST(py_quantize), METH_FASTCALL, "See kernels.h."},
     {"rescale", FAST(py_rescale), METH_FASTCALL, "See kernels.h."},
     {"lstm_cell", FAST(py_lstm_cell), METH_FASTCALL, "See kernels.h."},
+    {"bend", FAST(py_bend), METH_FASTCALL, "See kernels.h."},
     {"survey", FAST(py_survey), METH_FASTCALL, "See kernels.h."},
     {"lstm_sequence", FAST(py_lstm_sequence), METH_FASTCALL, "See kernels.h."},
     {"choose", FAST(py_choose), METH_FASTCALL, "See kernels.h."},

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transduce.kernels import FEW, KINDS, FewRows, available, search
+from transduce.kernels import FEW, KINDS, Blocked, available, search
 
 _EMBED, _PUT, _PRODUCT, _CELL, _ADD, _TANH, _SCALE, _ATTEND = range(8)
 _OP_SIZE = 8
@@ -62,7 +62,7 @@ class Plan:
         self.sources = sources
         self._ops: list[tuple[int, ...]] = []
         self._buffers: list[tuple[int, int, int]] = []
-        self._held: list[Tensor | FewRows] = []  # whose addresses are noted
+        self._held: list[Tensor | Blocked] = []  # whose addresses are noted
         self._words: Tensor | None = None
 
     def buffer(self, width: int, dtype: torch.dtype) -> int:
@@ -110,7 +110,7 @@ class Plan:
         """One buffer into the columns of another."""
         self._ops.append((_PUT, part, whole, column))
 
-    def product(self, weights: FewRows, x: int, dtype: torch.dtype) -> int:
+    def product(self, weights: Blocked, x: int, dtype: torch.dtype) -> int:
         """x W^T + b, of `dtype`."""
         self._held.append(weights)
         y = self.buffer(weights.outputs, dtype)

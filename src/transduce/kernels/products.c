@@ -23,24 +23,26 @@ ALWAYS void finish(__m512 sums, float row_scale, const float *scales, const floa
     store(y, kind, row * outputs + output, mask, sums);
 }
 
-void lay_out(const void *weights, int kind, void *blocks, ix outputs, ix inputs) {
-    const ix wide = kind == BFLOAT16 ? 2 : 1; /* bytes of a weight */
-    const ix groups = (inputs * wide + 3) / 4, row = inputs * wide;
-    const uint32_t middle = kind == BFLOAT16 ? 0 : 0x80808080u; /* 128 more is another sign bit */
-    uint32_t *out = blocks;
-    for (ix n = 0; n < (outputs + 31) / 32 * 32; n++) {
-        uint32_t *to = out + n / LANES * LANES * groups + n % LANES;
-        const char *from = (const char *)weights + n * row;
-        const ix whole = n < outputs ? row / 4 : 0;
-        for (ix g = 0; g < whole; g++) {
-            uint32_t group;
-            memcpy(&group, from + g * 4, 4);
-            to[g * LANES] = group ^ middle;
-        }
-        for (ix g = whole; g < groups; g++) {
-            uint32_t group = 0;
-            if (n < outputs) memcpy(&group, from + g * 4, (size_t)(row - g * 4));
-            to[g * LANES] = group ^ middle;
+void lay_out(const void *weights, int kind, const long long *chosen, void *blocks, ix outputs, ix inputs) {
+    const ix row = inputs * (kind == BFLOAT16 ? 2 : 1), groups = (row + 3) / 4;
+    /* 128 more is another sign bit */
+    const __m512i middle = _mm512_set1_epi32(kind == BFLOAT16 ? 0 : (int)0x80808080u);
+    for (ix n = 0; n < (outputs + 31) / 32 * 32; n += LANES) {
+        const char *from[LANES];
+        for (ix i = 0; i < LANES; i++)
+            from[i] = n + i < outputs ? (const char *)weights + (chosen ? chosen[n + i] : n + i) * row : NULL;
+        for (ix g = 0; g < groups; g += LANES) {
+            const ix left = row - g * 4;
+            const __mmask64 mask = left >= 64 ? ~0ull : (1ull << left) - 1;
+            __m512 square[LANES];
+            for (ix i = 0; i < LANES; i++) {
+                __m512i line = _mm512_setzero_si512();
+                if (from[i]) line = _mm512_maskz_loadu_epi8(mask, from[i] + g * 4);
+                square[i] = _mm512_castsi512_ps(_mm512_xor_si512(line, middle));
+            }
+            turn_square(square);
+            float *to = (float *)blocks + n * groups + g * LANES;
+            for (ix i = 0; i < LANES && g + i < groups; i++) _mm512_storeu_ps(to + i * LANES, square[i]);
         }
     }
 }
@@ -56,8 +58,7 @@ static float scale_of(const void *x, int kind, ix inputs) {
     return (largest > 1e-8f ? largest : 1e-8f) / 127.0f;
 }
 
-/* rows of x -> signed 8-bit fours, a scale for each row, and 128 x the sum of each row */
-static void to_fours(const void *x, int kind, ix rows, ix inputs, ix stride, int8_t *whole,
+void to_fours(const void *x, int kind, ix rows, ix inputs, ix stride, int8_t *whole,
                      float *scale, int32_t *excess) {
     for (ix r = 0; r < rows; r++) {
         scale[r] = scale_of(at(x, kind, r * inputs), kind, inputs);
@@ -209,14 +210,21 @@ void few_rows(const void *weights, const float *scales, const float *bias, const
     }
 }
 
+void product(const Product *p, ix threads) {
+    if (p->rows > MOST_ROWS && tiles_supported() && many_rows(p, threads) == 0) return;
+    few_rows(p->weights, p->scales, p->bias, p->x, p->x_kind, p->y, p->y_kind, p->rows, p->inputs,
+             p->outputs);
+}
+
 void lstm_sequence(const void *weights, const float *scales, const void *inputs, int kind,
-                   void *hidden, float *cell, void *gates, ix sentences, ix positions, ix size) {
+                   void *hidden, float *cell, void *gates, ix sentences, ix positions, ix size,
+                   ix threads) {
     const ix row = sentences * size;
     for (ix t = 0; t < positions; t++) {
-        const void *given = at(inputs, kind, t * 4 * row);
+        const void *given = at(inputs, kind, t * 4 * row), *before = at(hidden, kind, t * row);
         void *now = (void *)at(hidden, kind, (t + 1) * row);
-        few_rows(weights, scales, NULL, at(hidden, kind, t * row), kind, gates, kind, sentences, size,
-                 4 * size);
+        const Product p = {weights, scales, NULL, before, gates, kind, kind, sentences, size, 4 * size};
+        product(&p, threads);
         lstm_cell(gates, given, kind, cell, cell, now, kind, sentences, size);
     }
 }

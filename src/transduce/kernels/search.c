@@ -59,13 +59,6 @@ static void add(const Run *run, const Buffer *x, const Buffer *y) {
         }
 }
 
-static void bend(const Run *run, const Buffer *x) {
-    for (ix i = 0; i < run->beam * x->width; i += LANES) {
-        __mmask16 mask = lanes(run->beam * x->width - i);
-        store(x->rows, x->kind, i, mask, hyperbolic_tangent(load(x->rows, x->kind, i, mask)));
-    }
-}
-
 static void scale(const Run *run, const Buffer *from, const Buffer *to, ix number) {
     const __m512 by = _mm512_set1_ps(sqrtf((float)number));
     for (ix i = 0; i < run->beam * from->width; i += LANES) {
@@ -91,7 +84,7 @@ static void perform(const Run *run, const ix *a) {
             return;
         }
         case ADD: add(run, x, y); return;
-        case TANH: bend(run, x); return;
+        case TANH: bend(x->rows, x->kind, run->beam * x->width); return;
         case SCALE: scale(run, x, y, a[3]); return;
         case ATTEND: {
             ix heads = a[7];
@@ -145,7 +138,7 @@ static int advance(Run *run, ix t, ix *finished) {
     const Buffer *logits = run->buffers + task->logits;
     run->attention = (float *)task->attention + row * task->sources;
     for (ix i = 0; i < task->op_count; i++) perform(run, (const ix *)task->ops + i * OP_SIZE);
-    survey(logits->rows, logits->kind, run->beam, logits->width, task->first_word, wide, run->norm,
+    survey(logits->rows, logits->kind, NULL, 1, run->beam, logits->width, task->first_word, wide, run->norm,
            run->best, run->words);
     float *ends = (float *)task->ends + row;
     for (ix k = 0; k < run->beam; k++) {

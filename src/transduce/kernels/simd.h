@@ -87,16 +87,46 @@ static inline __m512 logarithm(__m512 x) {
     return _mm512_mask_mov_ps(p, nothing, _mm512_set1_ps(-__builtin_inff()));
 }
 
+/* 1 / (1 + e^-x) to about two units in the last place: the reciprocal is one of 14 bits and a step of
+ * Newton's, since a division takes as long as all the rest. Below -87 it is that of -87. */
 static inline __m512 sigmoid(__m512 x) {
-    __m512 one = _mm512_set1_ps(1.0f);
-    __m512 e = exponential(_mm512_sub_ps(_mm512_setzero_ps(), x));
-    return _mm512_div_ps(one, _mm512_add_ps(one, e));
+    const __m512 one = _mm512_set1_ps(1.0f);
+    __m512 minus = _mm512_sub_ps(_mm512_setzero_ps(), x);
+    minus = _mm512_min_ps(_mm512_set1_ps(87.0f), minus); /* the second is kept if it is no number */
+    const __m512 sum = _mm512_add_ps(one, exponential(minus));
+    const __m512 about = _mm512_rcp14_ps(sum);
+    return _mm512_mul_ps(about, _mm512_fnmadd_ps(sum, about, _mm512_set1_ps(2.0f)));
 }
 
 /* tanh x = 2 sigmoid(2 x) - 1 */
 static inline __m512 hyperbolic_tangent(__m512 x) {
     __m512 s = sigmoid(_mm512_add_ps(x, x));
     return _mm512_sub_ps(_mm512_add_ps(s, s), _mm512_set1_ps(1.0f));
+}
+
+/* Half of the exchange of a square's rows and columns: between rows i and i + `apart` for all i without
+ * that bit, numbers without it and with it. Four of these turn 16 x 16 numbers. */
+static inline __attribute__((always_inline)) void exchange(__m512 *x, int apart) {
+    int first[LANES], second[LANES];
+    for (int lane = 0; lane < LANES; lane++) { /* 16 and more: a lane of the other row */
+        first[lane] = lane & apart ? (lane ^ apart) + LANES : lane;
+        second[lane] = lane & apart ? lane + LANES : lane ^ apart;
+    }
+    const __m512i low = _mm512_loadu_si512(first), high = _mm512_loadu_si512(second);
+    for (int i = 0; i < LANES; i++)
+        if (!(i & apart)) {
+            const __m512 a = x[i], b = x[i + apart];
+            x[i] = _mm512_permutex2var_ps(a, low, b);
+            x[i + apart] = _mm512_permutex2var_ps(a, high, b);
+        }
+}
+
+/* 16 x 16 numbers of 32 bits: rows become columns */
+static inline __attribute__((always_inline)) void turn_square(__m512 *x) {
+    exchange(x, 1);
+    exchange(x, 2);
+    exchange(x, 4);
+    exchange(x, 8);
 }
 
 #endif

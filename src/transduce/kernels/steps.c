@@ -37,23 +37,31 @@ void lstm_cell(const void *gates, const void *given, int kind, const float *befo
         }
 }
 
-/* ---------------------------------------------------------------------------------- logits */
-
-ALWAYS void look(const void *logits, const int kind, ix vocabulary, ix first, ix count, float *norm,
-                 float *values, long long *words) {
-    float largest = best_words(logits, kind, vocabulary, first, count, values, words);
-    *norm = log_sum(logits, kind, vocabulary, largest);
+void bend(void *x, int kind, ix count) {
+    for (ix i = 0; i < count; i += LANES) {
+        __mmask16 mask = lanes(count - i);
+        store(x, kind, i, mask, hyperbolic_tangent(load(x, kind, i, mask)));
+    }
 }
 
-void survey(const void *logits, int kind, ix rows, ix vocabulary, ix first, ix count, float *norm,
-            float *values, long long *words) {
+/* ---------------------------------------------------------------------------------- logits */
+
+ALWAYS void look(const void *logits, const int kind, const unsigned char *allowed, ix vocabulary, ix first,
+                 ix count, float *norm, float *values, long long *words) {
+    float largest = best_words(logits, kind, allowed, vocabulary, first, count, values, words);
+    *norm = log_sum(logits, kind, allowed, vocabulary, largest);
+}
+
+void survey(const void *logits, int kind, const unsigned char *allowed, ix beam, ix rows, ix vocabulary,
+            ix first, ix count, float *norm, float *values, long long *words) {
     for (ix r = 0; r < rows; r++) {
         const void *row = at(logits, kind, r * vocabulary);
+        const unsigned char *own = allowed ? allowed + r / beam * vocabulary : NULL;
         if (kind == BFLOAT16)
-            look(row, BFLOAT16, vocabulary, first, count, norm + r, values + r * count,
+            look(row, BFLOAT16, own, vocabulary, first, count, norm + r, values + r * count,
                  words + r * count);
         else
-            look(row, FLOAT32, vocabulary, first, count, norm + r, values + r * count,
+            look(row, FLOAT32, own, vocabulary, first, count, norm + r, values + r * count,
                  words + r * count);
     }
 }

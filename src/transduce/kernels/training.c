@@ -126,23 +126,6 @@ void cross_entropy(void *logits, int kind, const float *bias, const long long *t
 
 /* -------------------------------------------------------------------------------------- smaller */
 
-/* Half of the exchange of a square's rows and columns: between rows i and i + `apart` for all i without
- * that bit, numbers without it and with it. Four of these turn 16 x 16 numbers. */
-static inline __attribute__((always_inline)) void exchange(__m512 *x, int apart) {
-    int first[LANES], second[LANES];
-    for (int lane = 0; lane < LANES; lane++) { /* 16 and more: a lane of the other row */
-        first[lane] = lane & apart ? (lane ^ apart) + LANES : lane;
-        second[lane] = lane & apart ? lane + LANES : lane ^ apart;
-    }
-    const __m512i low = _mm512_loadu_si512(first), high = _mm512_loadu_si512(second);
-    for (int i = 0; i < LANES; i++)
-        if (!(i & apart)) {
-            const __m512 a = x[i], b = x[i + apart];
-            x[i] = _mm512_permutex2var_ps(a, low, b);
-            x[i + apart] = _mm512_permutex2var_ps(a, high, b);
-        }
-}
-
 void turn(const void *x, int kind, float *y, ix rows, ix columns, ix threads) {
     const ix blocks = (columns + LANES - 1) / LANES;
     SHARED(blocks, threads, {
@@ -153,10 +136,7 @@ void turn(const void *x, int kind, float *y, ix rows, ix columns, ix threads) {
                 for (ix i = 0; i < LANES; i++)
                     square[i] = i < high ? load(x, kind, (r + i) * columns + c, lanes(wide))
                                          : _mm512_setzero_ps();
-                exchange(square, 1);
-                exchange(square, 2);
-                exchange(square, 4);
-                exchange(square, 8);
+                turn_square(square);
                 for (ix i = 0; i < LANES && i < wide; i++)
                     store(y, FLOAT32, (c + i) * rows + r, lanes(high), square[i]);
             }

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from transduce.kernels import bend, takes
 from transduce.model.attention import Attended, Attention, build_attention
 from transduce.model.bridge import Bridge
 from transduce.model.gate import Gate
@@ -101,7 +102,7 @@ class Readout(nn.Module):
         """parts: tensors (..., D_i) side by side -> (..., size)."""
         x = self.linear(torch.cat(parts, dim=-1))
         if self.kind == "tanh":
-            return torch.tanh(x)
+            return bend(x) if takes(x) else torch.tanh(x)
         if self.kind == "maxout":
             return x.unflatten(-1, (-1, 2)).amax(dim=-1)
         return x

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from transduce import kernels
 from transduce.errors import UsageError
-from transduce.kernels import FewRows, most_rows
+from transduce.kernels import FEW, Blocked, most_rows
 from transduce.model.output import OutputLayer
 from transduce.model.rnn import LayerState, RecurrentLayer
 from transduce.model.seq2seq import Seq2Seq
@@ -72,7 +72,7 @@ def pack(model: Seq2Seq, precision: Precision) -> Seq2Seq:
                 given = module is first and model.step_embedding is not None
                 module.cell = PackedCell(module, kept, dtype, given)
                 if PackedSequence.fits(module, dtype):
-                    module.few = PackedSequence(module, dtype)
+                    module.packed = PackedSequence(module, dtype)
             elif isinstance(module, OutputLayer):
                 if dtype == torch.bfloat16 and _can_pack(device, dtype):
                     settle_near_zero(module)
@@ -103,46 +103,52 @@ def settle_near_zero(output: OutputLayer) -> None:
 
 
 class LaidOut(ABC):
-    """Weights that are laid out when they are first needed, for few rows or for many.
+    """Weights that are laid out when they are first needed, for the kernels or for oneDNN.
 
     They are kept in their own order until both is done; for ever where `parted` says that parts of
-    them will be asked for. `most`: for how many numbers the layout for few rows is the faster.
+    them will be asked for. `most`: for how many numbers the kernels are the faster. A part has the
+    weights of the whole, and `chosen` outputs (U,) int64.
     """
 
-    def _keep(self, weight: Tensor, *, few: bool) -> None:
-        self.outputs, self.inputs = weight.shape
+    def _keep(self, weight: Tensor, chosen: Tensor | None, *, kernel: bool) -> None:
+        self.outputs = len(weight) if chosen is None else len(chosen)
+        self.inputs = weight.shape[1]
         self.weight: Tensor | None = weight
-        self.few: FewRows | None = None
+        self.chosen = chosen
+        self.blocked: Blocked | None = None
         self.many: Tensor | None = None
         self.parted = False
-        self.most = most_rows(weight) * self.inputs if few and FewRows.fits(self.inputs) else -1
+        able = kernel and Blocked.fits(self.inputs)
+        self.most = most_rows(weight) * self.inputs if able else -1
 
-    def for_few_rows(self) -> FewRows | None:
-        """The weights laid out for products of few rows; None where these have no kernel."""
-        return None if self.most < 0 else self.few or self._lay_out_few()
+    def for_kernels(self) -> Blocked | None:
+        """The weights laid out for the kernels; None where these have no product."""
+        return None if self.most < 0 else self.blocked or self._lay_out_blocks()
 
     @abstractmethod
-    def _for_few(self, weight: Tensor) -> FewRows:
-        """The weights as products of few rows read them."""
+    def _blocks(self, weight: Tensor) -> Blocked:
+        """The weights as kernels read them."""
 
     @abstractmethod
     def _for_many(self, weight: Tensor) -> Tensor:
         """The weights as oneDNN reads them."""
 
-    def _lay_out_few(self) -> FewRows:
+    def _lay_out_blocks(self) -> Blocked:
         with _LAYING_OUT:
-            if self.few is None:
+            if self.blocked is None:
                 assert self.weight is not None
-                self.few = self._for_few(self.weight)
-                self.weight = self.weight if self.many is None or self.parted else None
-            return self.few
+                self.blocked = self._blocks(self.weight)
+                done = self.many is not None or self.most == math.inf
+                self.weight = self.weight if self.parted or not done else None
+            return self.blocked
 
     def _lay_out_many(self) -> Tensor:
         with _LAYING_OUT:
             if self.many is None:
                 assert self.weight is not None
-                self.many = self._for_many(self.weight)
-                wanted = self.parted or (self.few is None and self.most > 0)
+                own = self.weight if self.chosen is None else self.weight[self.chosen]
+                self.many = self._for_many(own)
+                wanted = self.parted or (self.blocked is None and self.most > 0)
                 self.weight = self.weight if wanted else None
             return self.many
 
@@ -156,26 +162,28 @@ class PackedLinear(LaidOut):
         # Sums are in float32 before they are rounded, and the bias joins them there.
         bias_dtype = torch.float32 if self.packed else dtype
         self.bias = None if bias is None else bias.detach().to(bias_dtype).clone()
-        own = weight.detach().to(dtype).clone()
-        self._keep(own, few=self.packed and dtype == torch.bfloat16)
+        self._kernel = self.packed and dtype == torch.bfloat16
+        self._keep(weight.detach().to(dtype).clone(), None, kernel=self._kernel)
 
     def part(self, outputs: Tensor) -> PackedLinear:
         """The product for some outputs (U,) int64 only; `parted` must be set from the start."""
         assert self.weight is not None
-        bias = None if self.bias is None else self.bias[outputs]
-        return PackedLinear(self.weight.index_select(0, outputs), bias, self.dtype)
+        some = copy.copy(self)
+        some.bias = None if self.bias is None else self.bias[outputs]
+        some._keep(self.weight, outputs, kernel=self._kernel)
+        return some
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() <= self.most:
-            return (self.few or self._lay_out_few())(x, self.dtype)
+            return (self.blocked or self._lay_out_blocks())(x, self.dtype)
         x = x.to(self.dtype)
         many = self._lay_out_many() if self.many is None else self.many
         if not self.packed:
             return nn.functional.linear(x, many, self.bias)
         return torch.ops.mkldnn._linear_pointwise(x, many, self.bias, "none", [], "")
 
-    def _for_few(self, weight: Tensor) -> FewRows:
-        return FewRows(weight, self.bias)
+    def _blocks(self, weight: Tensor) -> Blocked:
+        return Blocked(weight, self.bias, None, self.chosen)
 
     def _for_many(self, weight: Tensor) -> Tensor:
         return torch.ops.mkldnn._reorder_linear_weight(weight, ROWS) if self.packed else weight
@@ -194,20 +202,21 @@ class RowQuantized(LaidOut):
         self.scales = weight.abs().amax(dim=1).clamp_min(1e-8) / 127
         self.zeros = torch.zeros(len(weight), dtype=torch.int64)
         self.bias = torch.zeros(len(weight)) if bias is None else bias.detach().float().clone()
-        self._keep((weight / self.scales.unsqueeze(1)).round().to(torch.int8), few=True)
+        whole = (weight / self.scales.unsqueeze(1)).round().to(torch.int8)
+        self._keep(whole, None, kernel=True)
 
     def part(self, outputs: Tensor) -> RowQuantized:
         """As `PackedLinear.part`; what is in 8 bits is not rounded again."""
         assert self.weight is not None
-        chosen = copy.copy(self)
-        chosen.scales, chosen.bias = self.scales[outputs], self.bias[outputs]
-        chosen.zeros = self.zeros[outputs]
-        chosen._keep(self.weight.index_select(0, outputs), few=True)
-        return chosen
+        some = copy.copy(self)
+        some.scales, some.bias = self.scales[outputs], self.bias[outputs]
+        some.zeros = self.zeros[outputs]
+        some._keep(self.weight, outputs, kernel=True)
+        return some
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() <= self.most:
-            return (self.few or self._lay_out_few())(x, self.dtype)
+            return (self.blocked or self._lay_out_blocks())(x, self.dtype)
         rows = x.reshape(-1, self.inputs)
         if kernels.takes(rows):
             whole, scale = kernels.quantize(rows)
@@ -225,8 +234,8 @@ class RowQuantized(LaidOut):
             1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
 
-    def _for_few(self, weight: Tensor) -> FewRows:
-        return FewRows(weight, self.bias, self.scales)
+    def _blocks(self, weight: Tensor) -> Blocked:
+        return Blocked(weight, self.bias, self.scales, self.chosen)
 
     def _for_many(self, weight: Tensor) -> Tensor:
         return torch.ops.onednn.qlinear_prepack(weight, [ROWS, self.inputs])
@@ -288,26 +297,31 @@ class PackedCell:
 
 
 class PackedSequence:
-    """An LSTM layer over the whole sequences of a few sentences, one call for all positions.
+    """An LSTM layer over whole sequences: a product for all positions, and one call for the rest.
 
-    Torch's fused layer lays its weights out anew for every sentence. In bfloat16, whatever the
+    Torch's fused layer lays its weights out anew for every batch. In bfloat16, whatever the
     precision of steps, like that layer: a sentence's memory does not depend on its batch.
     """
 
     def __init__(self, layer: RecurrentLayer, dtype: torch.dtype) -> None:
         w_x, w_h, b_x, b_h = _gates(layer)
         self.of_input = PackedLinear(w_x, b_x + b_h, dtype)
-        self.of_hidden = FewRows(w_h.to(dtype), None)
+        self.of_hidden = Blocked(w_h.to(dtype), None)
+        self.most = math.inf if kernels.tiles() else FEW
 
     @staticmethod
     def fits(layer: RecurrentLayer, dtype: torch.dtype) -> bool:
         """Whether there are kernels for this layer here."""
         inner = layer.rnn.get_parameter("weight_hh_l0")
         able = dtype == torch.bfloat16 and _can_pack(inner.device, dtype)
-        return able and layer.kind == "lstm" and FewRows.fits(layer.rnn.hidden_size)
+        return able and layer.kind == "lstm" and Blocked.fits(layer.rnn.hidden_size)
+
+    def takes(self, sentences: int) -> bool:
+        """Whether this is the faster way for so many."""
+        return sentences <= self.most
 
     def __call__(self, x: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState]:
-        """x (N, T, D), N <= FEW -> outputs (N, T, size) and the end state, from `state`."""
+        """x (N, T, D) -> outputs (N, T, size) and the end state, from `state`."""
         of_input = self.of_input(x.transpose(0, 1))
         before = None
         if state is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from transduce import kernels
-from transduce.kernels import FewRows
+from transduce.kernels import Blocked
 from transduce.kernels.plan import Plan
 from transduce.model.attention import Attended, Attention, MultiHeadAttention, fused
 from transduce.model.decoder import DecoderState, RecurrentDecoder
@@ -149,9 +149,9 @@ class _Writing:
 
     def product(self, linear: object, x: int) -> int:
         """A packed linear layer, if there is a kernel for it with few rows."""
-        lay_out = getattr(linear, "for_few_rows", None)
-        few: FewRows | None = None if lay_out is None else lay_out()
-        if few is None:
+        lay_out = getattr(linear, "for_kernels", None)
+        blocked: Blocked | None = None if lay_out is None else lay_out()
+        if blocked is None:
             self.possible = False
             return x
-        return self.plan.product(few, x, self.dtype)
+        return self.plan.product(blocked, x, self.dtype)

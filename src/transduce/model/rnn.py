@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from transduce.kernels import FEW
 from transduce.kernels.training import drop, trains
 from transduce.model.cudnn import run_whole
 from transduce.model.lstm import WholeLSTM
@@ -40,7 +39,7 @@ def reverse_by_length(x: Tensor, lengths: Tensor) -> Tensor:
     if torch.is_grad_enabled() and x.requires_grad:
         result: Tensor = Rearranged.apply(x, index)
         return result
-    return x.gather(1, index.unsqueeze(2).expand_as(x))
+    return rearranged(x, index)
 
 
 class Rearranged(torch.autograd.Function):
@@ -99,6 +98,13 @@ class LayerState:
 Cell = Callable[[Tensor, LayerState], tuple[Tensor, LayerState]]
 
 
+class Whole(Protocol):
+    """A layer over whole sequences in its inference form (`packing.PackedSequence`)."""
+
+    def takes(self, sentences: int) -> bool: ...
+    def __call__(self, x: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState]: ...
+
+
 class RecurrentLayer(nn.Module):
     """One layer in one direction."""
 
@@ -106,9 +112,9 @@ class RecurrentLayer(nn.Module):
         super().__init__()
         self.kind = kind
         self.rnn = KINDS[kind](input_size, size, batch_first=True)
-        # The inference form (`packing`): one step, and a whole sequence of a few sentences.
+        # The inference form (`packing`): one step, and whole sequences.
         self.cell: Cell | None = None
-        self.few: Callable[[Tensor, LayerState | None], tuple[Tensor, LayerState]] | None = None
+        self.packed: Whole | None = None
 
     @property
     def gates(self) -> int:
@@ -117,8 +123,8 @@ class RecurrentLayer(nn.Module):
 
     def forward(self, x: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
         """Run over x (N, T, D) from `state` (zeros if None) -> outputs (N, T, size), end state."""
-        if self.few is not None and state is None and x.shape[0] <= FEW:
-            return self.few(x, None)
+        if self.packed is not None and state is None and self.packed.takes(len(x)):
+            return self.packed(x, None)
         if self.kind == "lstm" and torch.is_grad_enabled() and trains(x):
             weights = [getattr(self.rnn, name) for name in self.rnn._flat_weights_names]
             given = (None, None) if state is None else (state.hidden, state.cell)
@@ -137,8 +143,8 @@ class RecurrentLayer(nn.Module):
     def go_on(self, x: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState]:
         """A piece of a sequence after what left `state` (None: its beginning), as `forward` would
         run over the whole of a few sequences."""
-        if self.few is not None and x.shape[0] <= FEW:
-            return self.few(x, state)
+        if self.packed is not None and self.packed.takes(len(x)):
+            return self.packed(x, state)
         return self(x, state)
 
     def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:

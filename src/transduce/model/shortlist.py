@@ -10,7 +10,6 @@ only: a batch-mate changes no answer.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from transduce.errors import FolderError
 from transduce.kernels.plan import Plan
 from transduce.model.output import OutputLayer
 from transduce.model.seq2seq import Seq2Seq
-from transduce.model.state import Memory, State, Step
+from transduce.model.state import Draft, Memory, State, Step
 from transduce.model.weights import read_tensors
 
 
@@ -69,27 +68,23 @@ class Shortlist:
 class ShortMemory:
     """A memory, and the batch's words (U,) with the output layer for them.
 
-    forbidden: (B, 1, U), -inf for words of the batch that are not the sentence's and else 0; None
-    if all are its own.
+    allowed: (B, U) boolean, which words of the batch are the sentence's; None if all are its own.
     """
 
     memory: Memory
     words: Tensor
-    forbidden: Tensor | None
+    allowed: Tensor | None
     product: Callable[[Tensor], Tensor]
     output: OutputLayer
 
     @classmethod
     def of(cls, memory: Memory, members: Tensor, output: OutputLayer) -> ShortMemory:
         """members (B, V) boolean: which words each sentence may use."""
-        # In the order of their ids, so that PAD, BOS, EOS and UNK stay the first.
-        words = members.any(dim=0).nonzero().squeeze(1)
-        forbidden = None
-        if len(members) > 1:
-            own = members.index_select(1, words).unsqueeze(1)
-            forbidden = torch.zeros(own.shape, dtype=output.weight.dtype, device=own.device)
-            forbidden.masked_fill_(~own, -math.inf)
-        return cls(memory, words, forbidden, output.part(words), output)
+        # In the order of their ids, so that PAD, BOS, EOS and UNK stay the first. As numbers, since
+        # the maximum of those is faster to be had than `any`.
+        words = members.view(torch.uint8).amax(dim=0).nonzero().squeeze(1)
+        allowed = members.index_select(1, words) if len(members) > 1 else None
+        return cls(memory, words, allowed, output.part(words), output)
 
     def join(self, other: ShortMemory, width: int) -> ShortMemory:
         """The sentences of another after one's own, with the words that any of them needs."""
@@ -102,12 +97,12 @@ class ShortMemory:
         members = torch.zeros(
             sentences, self.output.vocabulary, dtype=torch.bool, device=self.words.device
         )
-        members[:, self.words] = True if self.forbidden is None else self.forbidden.squeeze(1) == 0
+        members[:, self.words] = True if self.allowed is None else self.allowed
         return members
 
     def keep(self, rows: Tensor) -> ShortMemory:
-        forbidden = None if self.forbidden is None else self.forbidden[rows]
-        return replace(self, memory=self.memory.keep(rows), forbidden=forbidden)
+        allowed = None if self.allowed is None else self.allowed[rows]
+        return replace(self, memory=self.memory.keep(rows), allowed=allowed)
 
 
 class Shortlisted:
@@ -126,16 +121,14 @@ class Shortlisted:
 
     def plan(self, memory: ShortMemory, state: State) -> Plan | None:
         """As `Seq2Seq.plan`."""
-        if memory.forbidden is not None:
+        if memory.allowed is not None:
             return None
         return self.model.plan(memory.memory, state, memory.product, memory.words)
 
     def step(self, tokens: Tensor, state: State, memory: ShortMemory) -> Step:
         features = self.model.step_features(tokens, state)
-        logits = memory.product(features.values)
-        if memory.forbidden is not None:
-            logits = logits.add_(memory.forbidden)
-        return Step(logits, features.state, features.attention, memory.words)
+        made = Draft(memory.product(features.values), allowed=memory.allowed)
+        return Step(made, features.state, features.attention, memory.words)
 
     def __call__(
         self, source: Tensor, lengths: Tensor, target_input: Tensor

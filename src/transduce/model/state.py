@@ -7,8 +7,9 @@ hypotheses (`select`).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -192,15 +193,26 @@ class Draft:
     """What a step's logits are made of, for searches that find the best words without them.
 
     own: (B, K, V) the output layer's. pointer: what else is copied. forbidden: (B, K, N) int64,
-    columns that must not come next, PAD where there is none.
+    columns that must not come next, PAD where there is none. allowed: (B, V) boolean, the words
+    that there are for a sentence, or None if all are.
     """
 
     own: Tensor
     pointer: Pointer | None = None
     forbidden: Tensor | None = None
+    allowed: Tensor | None = None
+
+    def of_all(self) -> Draft:
+        """The same with -inf for words that there are not."""
+        if self.allowed is None:
+            return self
+        own = self.own.masked_fill(~self.allowed.unsqueeze(1), -math.inf)
+        return replace(self, own=own, allowed=None)
 
     def logits(self) -> Tensor:
         """(B, K, V + E), written down."""
+        if self.allowed is not None:
+            return self.of_all().logits()
         whole = self.own if self.pointer is None else self.pointer.mixed(self.own)
         return whole if self.forbidden is None else without(whole, self.forbidden)
 

@@ -41,14 +41,17 @@ class Survey:
     best: tuple[Tensor, Tensor] | None = None
 
     @classmethod
-    def of(cls, logits: Tensor, holes: bool = False, count: int = 0) -> Survey:
+    def of(
+        cls, logits: Tensor, holes: bool = False, count: int = 0, allowed: Tensor | None = None
+    ) -> Survey:
         """logits (B, K, V) of any floating dtype, not normalised; with `holes`, some are -inf.
 
-        `count` is how many continuations will be asked for, where that is known.
+        `count` is how many continuations will be asked for, where that is known. Words that are not
+        `allowed` (B, V) are left out; of these, columns up to EOS are.
         """
-        if 0 < count <= min(kernels.MOST_BEST, logits.shape[2] - WORDS) and kernels.takes(logits):
+        if _for_kernels(logits, count):
             batch, beam, _ = logits.shape
-            norm, values, words = kernels.survey(logits.flatten(0, 1), WORDS, count)
+            norm, values, words = kernels.survey(logits.flatten(0, 1), WORDS, count, allowed)
             best = values.view(batch, -1), words.view(batch, -1)
             return cls(logits, norm.view(batch, beam), None, best)
         if logits.shape[2] < MANY:
@@ -65,12 +68,17 @@ class Survey:
     def of_step(cls, step: SearchStep, count: int) -> Survey:
         """The same of a step's logits, which are not made where a kernel does without them."""
         draft = getattr(step, "draft", None)
+        if draft is not None and draft.allowed is not None:
+            plain = draft.pointer is None and draft.forbidden is None
+            if plain and _for_kernels(draft.own, count):
+                return cls.of(draft.own, True, count, draft.allowed)
+            draft = draft.of_all()
         if draft is None or (draft.pointer is None and draft.forbidden is None):
             # An ensemble's copied words leave holes, too.
             holes = step.words is not None or getattr(step, "copied", None) is not None
             return cls.of(step.logits, holes, count)
         own, pointer = draft.own, draft.pointer
-        if count > min(kernels.MOST_BEST, own.shape[2] - WORDS) or not kernels.takes(own):
+        if not _for_kernels(own, count):
             return cls.of(step.logits, True, count)
         copying = None
         if pointer is not None:
@@ -130,6 +138,12 @@ def best_continuations(survey: Survey, scores: Tensor, count: int) -> Continuati
     index = parents * vocabulary + tokens
     gains = logits.flatten(1).gather(1, index) - survey.log_norm.gather(1, parents)
     return Continuations(values, gains, parents, tokens)
+
+
+def _for_kernels(logits: Tensor, count: int) -> bool:
+    """Whether a kernel looks for the `count` best of logits (B, K, V)."""
+    fits = 0 < count <= min(kernels.MOST_BEST, logits.shape[2] - WORDS)
+    return fits and kernels.takes(logits)
 
 
 def copied_share(step: SearchStep, best: Continuations) -> Tensor | None:

@@ -1,0 +1,215 @@
+/* Products of many rows, on processors that multiply tiles of 16 rows by 64 bytes (AMX).
+ *
+ * Weights are laid out as for few_rows, since that is how a tile of weights is read, too: a line of 64
+ * bytes is one group of inputs (a pair in bf16, a four in 8 bits) of 16 outputs. Two tiles of rows by two
+ * tiles of outputs are summed at a time: four products for four tiles that are read. A row's sum does
+ * not depend on how many rows there are.
+ */
+#if defined(__x86_64__) && defined(__GNUC__) && (__GNUC__ >= 12 || defined(__clang__)) && defined(__linux__)
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma,amx-tile,amx-bf16,amx-int8")
+#include "kernels.h"
+#include "simd.h"
+
+#include <cpuid.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define ALWAYS static inline __attribute__((always_inline))
+#define ROWS 16  /* of a tile */
+#define LINE 64  /* bytes of a row of a tile */
+#define TOGETHER 256 /* rows that stay in the second-level cache while the weights pass by */
+#define ASK_PERMISSION 0x1023 /* of arch_prctl: Linux saves tiles only for who has asked */
+#define TILE_DATA 18
+
+static int asked = -1;
+
+static int ask(void) {
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+    const int there = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1); /* bf16, tile, int8 */
+    return there && syscall(SYS_arch_prctl, ASK_PERMISSION, TILE_DATA) == 0;
+}
+
+int tiles_supported(void) {
+    if (asked < 0) asked = ask();
+    return asked;
+}
+
+typedef struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+} Shapes;
+
+static void whole_tiles(void) {
+    Shapes shapes = {.palette = 1};
+    for (int i = 0; i < 8; i++) shapes.bytes[i] = LINE, shapes.rows[i] = ROWS;
+    _tile_loadconfig(&shapes);
+}
+
+/* tiles 0 to 3: sums; 4, 5: rows of x; 6, 7: weights */
+#define ADD(sum, row, weight)                  \
+    if (eight_bits)                            \
+        _tile_dpbsud(sum, row, weight);        \
+    else                                       \
+        _tile_dpbf16ps(sum, row, weight)
+
+/* Rows of x in the order in which tiles read them, in bf16 or 8 bits, filled up with zeros. */
+typedef struct {
+    char *tiles;
+    ix across; /* bytes of a row of tiles */
+    float *scale;
+    int32_t *excess;
+} Rows;
+
+/* Sums of `count` rows from `first` on by two blocks of outputs from n on, of which `done` rows are in y. They
+ * are brought there while the next sums are made: the processor does both at a time. */
+typedef struct {
+    _Alignas(LINE) float sums[2 * ROWS][2 * LANES];
+    ix first, count, n, done;
+} Pending;
+
+ALWAYS void bring(const Product *p, const Rows *x, Pending *pending, ix rows, const int eight_bits) {
+    const ix n = pending->n, end = pending->done + rows;
+    const __mmask16 masks[2] = {lanes(p->outputs - n),
+                                p->outputs - n > LANES ? lanes(p->outputs - n - LANES) : 0};
+    for (; pending->done < end && pending->done < pending->count; pending->done++) {
+        const ix r = pending->first + pending->done;
+        for (int half = 0; half < 2; half++) {
+            const ix output = n + half * LANES;
+            const __mmask16 mask = masks[half];
+            __m512 sum = _mm512_load_ps(pending->sums[pending->done] + half * LANES);
+            const __m512 added =
+                p->bias ? _mm512_maskz_loadu_ps(mask, p->bias + output) : _mm512_setzero_ps();
+            if (eight_bits) { /* in the order of few_rows, to the bit */
+                const __m512i excess = _mm512_set1_epi32(x->excess[r]);
+                sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(sum), excess));
+                sum = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(mask, p->scales + output));
+                sum = _mm512_fmadd_ps(sum, _mm512_set1_ps(x->scale[r]), added);
+            } else
+                sum = _mm512_add_ps(sum, added);
+            store(p->y, p->y_kind, r * p->outputs + output, mask, sum);
+        }
+    }
+}
+
+/* Sums of `tall` (1, 2) tiles of rows by two of outputs, over so many lines of a block; meanwhile what is
+ * `pending` is brought to y. */
+ALWAYS void add_tiles(const Product *p, const Rows *x, const char *rows, const char *weights, ix lines,
+                      Pending *pending, Pending *next, const int tall, const int eight_bits) {
+    const ix block = lines * LINE, steps = (lines + ROWS - 1) / ROWS;
+    const ix each = (2 * ROWS + steps - 1) / steps;
+    _tile_zero(0);
+    _tile_zero(1);
+    if (tall == 2) {
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (ix k = 0; k < steps * ROWS * LINE; k += ROWS * LINE) {
+        _tile_loadd(4, rows + k, LINE);
+        _tile_loadd(6, weights + k, LINE);
+        _tile_loadd(7, weights + block + k, LINE);
+        ADD(0, 4, 6);
+        ADD(1, 4, 7);
+        if (tall == 2) {
+            _tile_loadd(5, rows + x->across + k, LINE);
+            ADD(2, 5, 6);
+            ADD(3, 5, 7);
+        }
+        bring(p, x, pending, each, eight_bits);
+    }
+    char *sums = (char *)next->sums;
+    _tile_stored(0, sums, 2 * LINE);
+    _tile_stored(1, sums + LINE, 2 * LINE);
+    if (tall == 2) {
+        _tile_stored(2, sums + 2 * ROWS * LINE, 2 * LINE);
+        _tile_stored(3, sums + 2 * ROWS * LINE + LINE, 2 * LINE);
+    }
+}
+
+/* outputs of `first` to `last` pairs of blocks, of all rows */
+ALWAYS void some_outputs(const Product *p, const Rows *x, ix first, ix last, const int eight_bits) {
+    Pending both[2] = {{.count = 0}, {.count = 0}};
+    const ix lines = (p->inputs * (eight_bits ? 1 : 2) + 3) / 4;
+    int now = 0;
+    for (ix from = 0; from < p->rows; from += TOGETHER) {
+        const ix to = from + TOGETHER < p->rows ? from + TOGETHER : p->rows;
+        for (ix n = first; n < last; n++)
+            for (ix r = from; r < to; r += 2 * ROWS, now ^= 1) {
+                const char *rows = x->tiles + r / ROWS * x->across;
+                const char *weights = (const char *)p->weights + n * 2 * lines * LINE;
+                const ix count = to - r < 2 * ROWS ? to - r : 2 * ROWS;
+                Pending *pending = both + now, *next = both + !now;
+                if (count > ROWS)
+                    add_tiles(p, x, rows, weights, lines, pending, next, 2, eight_bits);
+                else
+                    add_tiles(p, x, rows, weights, lines, pending, next, 1, eight_bits);
+                next->first = r, next->count = count, next->n = n * 2 * LANES, next->done = 0;
+            }
+    }
+    bring(p, x, both + now, 2 * ROWS, eight_bits);
+}
+
+static void prepare(const Product *p, const Rows *x) {
+    const ix whole = (p->rows + ROWS - 1) / ROWS * ROWS, stride = x->across / ROWS;
+    const ix bytes = p->inputs * (p->scales ? 1 : 2);
+    int8_t *fours = p->scales ? (int8_t *)(x->excess + whole) : NULL;
+    for (ix r = 0; r < whole; r++) {
+        char *to = x->tiles + r / ROWS * x->across + r % ROWS * LINE;
+        const int there = r < p->rows;
+        if (there && fours)
+            to_fours(at(p->x, p->x_kind, r * p->inputs), p->x_kind, 1, p->inputs, stride, fours,
+                     x->scale + r, x->excess + r);
+        for (ix i = 0; i < stride; i += LINE) {
+            char *line = to + i * ROWS;
+            const ix left = there ? bytes - i : 0; /* of the row's bytes */
+            if (fours || p->x_kind == BFLOAT16) {
+                const char *from = fours ? (char *)fours : at(p->x, BFLOAT16, r * p->inputs);
+                const __mmask64 mask = left >= LINE ? ~0ull : left > 0 ? (1ull << left) - 1 : 0;
+                _mm512_store_si512(line, _mm512_maskz_loadu_epi8(mask, from + i));
+                continue;
+            }
+            for (ix half = 0; half < 2; half++) {
+                const ix column = i / 2 + half * LANES, wide = there ? p->inputs - column : 0;
+                const __m512 v = load(p->x, FLOAT32, r * p->inputs + column, wide > 0 ? lanes(wide) : 0);
+                store(line, BFLOAT16, half * LANES, 0xFFFF, v);
+            }
+        }
+    }
+}
+
+int many_rows(const Product *p, ix threads) {
+    const ix bytes = p->inputs * (p->scales ? 1 : 2), stride = (bytes + LINE - 1) / LINE * LINE;
+    const ix whole = (p->rows + ROWS - 1) / ROWS * ROWS;
+    Rows x = {aligned_alloc(LINE, (size_t)(whole * (stride + LINE) + stride)), stride * ROWS, NULL, NULL};
+    if (!x.tiles) return -1;
+    x.scale = (float *)(x.tiles + whole * stride);
+    x.excess = (int32_t *)(x.scale + whole);
+    prepare(p, &x);
+    const ix blocks = (p->outputs + 2 * LANES - 1) / (2 * LANES);
+    if (threads > blocks) threads = blocks;
+    _Pragma("omp parallel for num_threads((int)threads) schedule(static, 1) if (threads > 1)")
+    for (ix part = 0; part < threads; part++) {
+        const ix from = blocks * part / threads, to = blocks * (part + 1) / threads;
+        whole_tiles();
+        if (p->scales)
+            some_outputs(p, &x, from, to, 1);
+        else
+            some_outputs(p, &x, from, to, 0);
+        _tile_release();
+    }
+    free(x.tiles);
+    return 0;
+}
+#elif defined(__x86_64__) && defined(__GNUC__)
+#include "kernels.h"
+
+int tiles_supported(void) { return 0; }
+
+int many_rows(const Product *product, ix threads) {
+    (void)product, (void)threads;
+    return -1;
+}
+#endif
