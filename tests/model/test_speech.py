@@ -13,7 +13,8 @@ from torch import Tensor
 from transduce.data.batches import Batch
 from transduce.errors import UsageError
 from transduce.model import Seq2Seq, build_model
-from transduce.model.packing import has_int8, pack
+from transduce.model.packed import has_int8
+from transduce.model.packing import pack
 from transduce.recipe import ModelOptions
 from transduce.training.losses import sequence_loss
 

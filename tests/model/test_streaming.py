@@ -11,7 +11,8 @@ from torch import Tensor
 
 from transduce.errors import UsageError
 from transduce.model import Seq2Seq, build_model
-from transduce.model.packing import has_int8, pack
+from transduce.model.packed import has_int8
+from transduce.model.packing import pack
 from transduce.model.streaming import GrowingMemory
 from transduce.recipe import ModelOptions
 

@@ -11,7 +11,8 @@ import torch
 from transduce import kernels
 from transduce.hypotheses import Hypothesis
 from transduce.model import Seq2Seq, build_model
-from transduce.model.packing import has_int8, pack
+from transduce.model.packed import has_int8
+from transduce.model.packing import pack
 from transduce.model.shortlist import Shortlist, Shortlisted
 from transduce.recipe import ModelOptions, SearchOptions
 from transduce.search import decode_batch, pool

@@ -30,6 +30,7 @@ class BidirectionalLayer(nn.Module):
             RecurrentLayer(options.kind, input_size, width) if options.bidirectional else None
         )
         self.chunk = chunk
+        self.given = False
         self.with_cell = with_cell and options.kind == "lstm"
 
     def _run(
@@ -43,11 +44,18 @@ class BidirectionalLayer(nn.Module):
         return outputs, last_real(outputs, lengths), cell
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """x (B, S, D) -> outputs (B, S, size), final hidden (B, size), final cell or None."""
-        outputs, final, cell = self._run(self.forwards, x, lengths)
+        """x (B, S, D) -> outputs (B, S, size), final hidden (B, size), final cell or None.
+
+        In an inference form that was `given` tables, x is what the input says to the gates of both
+        directions, side by side.
+        """
+        own = other = x
+        if self.given and self.backwards is not None:
+            own, other = x.chunk(2, dim=2)
+        outputs, final, cell = self._run(self.forwards, own, lengths)
         if self.backwards is None:
             return outputs, final, cell
-        other, other_final, other_cell = self.from_the_end(x, lengths)
+        other, other_final, other_cell = self.from_the_end(other, lengths)
         both = torch.cat([outputs, other], dim=-1)
         cells = None if cell is None or other_cell is None else torch.cat([cell, other_cell], -1)
         return both, torch.cat([final, other_final], dim=-1), cells
@@ -92,6 +100,14 @@ class RecurrentEncoder(nn.Module):
         )
         self.dropout = Dropout(options.dropout, options.variational)
         self.residual = options.residual
+
+    def fed_by_tokens(self) -> list[RecurrentLayer]:
+        """The first layer's directions, if they alone read what the encoder is fed."""
+        first = self.layers[0]
+        assert isinstance(first, BidirectionalLayer)
+        if first.with_cell or (self.residual and first.forwards.rnn.input_size == self.memory_size):
+            return []
+        return [first.forwards] + ([] if first.backwards is None else [first.backwards])
 
     def memory_lengths(self, lengths: Tensor) -> Tensor:
         """How many memory positions so many positions become. lengths (B,) int64 -> the same."""

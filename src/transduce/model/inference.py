@@ -9,7 +9,8 @@ from functools import cache
 import torch
 
 from transduce.errors import UsageError
-from transduce.model.packing import PackedLinear, Precision, has_bf16
+from transduce.model.packed import PackedLinear, has_bf16
+from transduce.model.packing import Precision
 
 GAIN = 1.3  # bf16 must be this much faster to be chosen: less than rounding is worth
 PROBE = (64, 512, 4096)  # rows, inputs and outputs of the product that is measured

@@ -167,7 +167,7 @@ def _in_chunks(given: Rows, with_grad: bool) -> Found:
 
 
 class Product(Protocol):
-    """A linear layer in its inference form (`packing`)."""
+    """A linear layer in its inference form (`packed`)."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
     def part(self, outputs: Tensor) -> Product: ...

@@ -25,7 +25,7 @@ _BY_PRODUCTS = ("dot", "scaled_dot", "general", "multi_head")
 
 
 class _Cell(Protocol):
-    """What is used of `packing.PackedCell`."""
+    """What is used of `packed_rnn.PackedCell`."""
 
     kind: str
     given: bool

@@ -99,7 +99,7 @@ Cell = Callable[[Tensor, LayerState], tuple[Tensor, LayerState]]
 
 
 class Whole(Protocol):
-    """A layer over whole sequences in its inference form (`packing.PackedSequence`)."""
+    """A layer over whole sequences in its inference form (`packed_rnn.PackedSequence`)."""
 
     def takes(self, sentences: int) -> bool: ...
     def __call__(self, x: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState]: ...

@@ -67,8 +67,10 @@ class Seq2Seq(nn.Module):
         self.transducer = transducer
         self.ctc = ctc
         self.ctc_weight = ctc_weight
-        # In the inference form: what each token says to the first decoder layer (`packing`).
+        # In the inference form: what each token says to the first layer of the decoder, and to that
+        # of the encoder, both directions side by side (`packing`).
         self.step_embedding: nn.Embedding | None = None
+        self.source_gates: nn.Embedding | None = None
         self.embedding_scale = embedding_scale
         self.embedding_dropout = Dropout(embedding_dropout)
         self.word_dropout = word_dropout
@@ -90,7 +92,10 @@ class Seq2Seq(nn.Module):
         else:
             assert self.source_embedding is not None
             ids = source if self.copying is None else self.copying.source_ids(source)
-            x = self._embed(self.source_embedding, ids)
+            if self.source_gates is not None:
+                x = self.source_gates(ids)
+            else:
+                x = self._embed(self.source_embedding, ids)
         memory: Memory = self.encoder(x, lengths)
         if self.copying is not None:
             memory = replace(memory, copies=self.copying.copies(source))

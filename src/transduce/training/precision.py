@@ -12,7 +12,7 @@ from torch import Tensor
 from transduce.data.batches import Batch, BatchStream
 from transduce.errors import UsageError
 from transduce.model import Seq2Seq
-from transduce.model.packing import has_bf16
+from transduce.model.packed import has_bf16
 from transduce.recipe import TrainingOptions
 from transduce.search.batching import out_of_memory
 from transduce.training.losses import real_positions, sequence_loss
