@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from transduce import kernels
-from transduce.kernels import Blocked
+from transduce.kernels import Blocked, choosing
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
 dtypes = st.sampled_from([torch.float32, torch.bfloat16])
@@ -109,7 +109,7 @@ def test_a_survey_finds_what_sorting_finds(
     logits = (4 * torch.randn(rows, vocabulary)).to(dtype)
     if seed % 2:
         logits[:, ::3] = -math.inf
-    norm, values, words = kernels.survey(logits, 3, count)
+    norm, values, words = choosing.survey(logits, 3, count)
     assert torch.allclose(norm, logits.float().logsumexp(dim=1), atol=1e-5)
     # In bf16 many are equal: the first of equals, which a stable sort puts first too.
     order = logits[:, 3:].float().sort(dim=1, descending=True, stable=True)
@@ -120,7 +120,7 @@ def test_a_survey_finds_what_sorting_finds(
 
 def test_a_survey_of_nothing_still_names_words_that_exist() -> None:
     for fill in (-math.inf, math.nan):
-        _, values, words = kernels.survey(torch.full((2, 20), fill), 3, 4)
+        _, values, words = choosing.survey(torch.full((2, 20), fill), 3, 4)
         assert bool((values == -math.inf).all())
         assert words.tolist() == [[3, 4, 5, 6]] * 2
 
@@ -135,7 +135,7 @@ def test_the_chosen_continuations_are_the_best_of_all(
     best = torch.randn(sentences, beam, each).sort(dim=2, descending=True).values
     words = torch.randint(3, 100, (sentences, beam * each))
     scores, norm = torch.randn(sentences, beam), torch.randn(sentences, beam)
-    values, gains, parents, chosen = kernels.choose(scores, norm, best.flatten(1), words, count)
+    values, gains, parents, chosen = choosing.choose(scores, norm, best.flatten(1), words, count)
     total = ((scores - norm).unsqueeze(2) + best).flatten(1)
     expected, index = total.topk(count)
     assert torch.allclose(values, expected, atol=1e-6)
@@ -230,8 +230,8 @@ def test_a_survey_sees_only_what_is_allowed(dtype: torch.dtype) -> None:
     allowed[:, :12] = True
     left = logits.view(2, 3, 90).masked_fill(~allowed.unsqueeze(1), -math.inf).view(6, 90)
     with torch.inference_mode():
-        expected = kernels.survey(left, 3, 4)
-        found = kernels.survey(logits, 3, 4, allowed)
+        expected = choosing.survey(left, 3, 4)
+        found = choosing.survey(logits, 3, 4, allowed)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 

@@ -3,7 +3,7 @@
     P(w) = g P_vocab(w) + sum over source positions s that hold w of c_s
 
 with c_s = (1 - p_gen) a_s and g = 1 - sum of c_s; see `copying`. Search on a CPU asks the kernel of
-`kernels.survey_ruled`, which finds the best words without writing the distribution down.
+`kernels.choosing.survey_ruled`, which finds the best words without writing the distribution down.
 """
 
 from __future__ import annotations

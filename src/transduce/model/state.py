@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from transduce import kernels
+from transduce.kernels import choosing
 from transduce.model.pointer import mixed, shares, without
 
 
@@ -182,7 +183,7 @@ class Pointer:
     def share(self, parents: Tensor, tokens: Tensor, gains: Tensor) -> Tensor:
         """As `Copied.share`."""
         if kernels.takes(self.attention):
-            return kernels.copied_share(
+            return choosing.copied_share(
                 self.attention, self.gate, self.columns, parents, tokens, gains
             )
         return Copied(self.weights, self.columns).share(parents, tokens, gains)

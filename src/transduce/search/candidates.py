@@ -16,6 +16,7 @@ from torch import Tensor
 
 from transduce import kernels
 from transduce.data.tokenizers.base import EOS, UNK
+from transduce.kernels import choosing
 from transduce.search.interface import SearchStep
 
 BLOCK = 64  # words looked at together; about the square root of a vocabulary
@@ -51,7 +52,7 @@ class Survey:
         """
         if _for_kernels(logits, count):
             batch, beam, _ = logits.shape
-            norm, values, words = kernels.survey(logits.flatten(0, 1), WORDS, count, allowed)
+            norm, values, words = choosing.survey(logits.flatten(0, 1), WORDS, count, allowed)
             best = values.view(batch, -1), words.view(batch, -1)
             return cls(logits, norm.view(batch, beam), None, best)
         if logits.shape[2] < MANY:
@@ -83,10 +84,10 @@ class Survey:
         copying = None
         if pointer is not None:
             copies = pointer.copies
-            copying = kernels.Copying(
+            copying = choosing.Copying(
                 pointer.gate, pointer.attention, copies.columns, copies.first, copies.extended
             )
-        norm, values, words = kernels.survey_ruled(own, WORDS, count, draft.forbidden, copying)
+        norm, values, words = choosing.survey_ruled(own, WORDS, count, draft.forbidden, copying)
         # The end symbol is neither copied nor forbidden: its logit is the output layer's.
         return cls(own, norm, None, (values.flatten(1), words.flatten(1)))
 
@@ -115,7 +116,7 @@ def best_continuations(survey: Survey, scores: Tensor, count: int) -> Continuati
     if survey.best is not None:
         best, words_of = survey.best
         count = min(count, best.shape[1])
-        values, gains, parents, tokens = kernels.choose(
+        values, gains, parents, tokens = choosing.choose(
             scores, survey.log_norm, best, words_of, count
         )
         return Continuations(values, gains, parents, tokens)
@@ -142,7 +143,7 @@ def best_continuations(survey: Survey, scores: Tensor, count: int) -> Continuati
 
 def _for_kernels(logits: Tensor, count: int) -> bool:
     """Whether a kernel looks for the `count` best of logits (B, K, V)."""
-    fits = 0 < count <= min(kernels.MOST_BEST, logits.shape[2] - WORDS)
+    fits = 0 < count <= min(choosing.MOST_BEST, logits.shape[2] - WORDS)
     return fits and kernels.takes(logits)
 
 
