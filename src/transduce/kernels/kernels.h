@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-#define KERNELS_VERSION 2 /* as in __init__.py; both change with what a kernel takes or does */
+#define KERNELS_VERSION 3 /* as in __init__.py; both change with what a kernel takes or does */
 #define MOST_ROWS 8      /* that few_rows sums together */
 #define MOST_INPUTS 4096 /* of few_rows */
 #define MOST_BEST 64     /* of survey */
@@ -122,6 +122,26 @@ void lstm_forward(void *gates, const void *recurrent, const float *bias, const f
 void lstm_backward(const void *gates, const float *before, const float *cell, const void *output,
                    const void *recurrent, float *grad_cell, void *grad_gates, float *grad_bias,
                    ix rows, ix size, ix threads);
+
+/* The same for all positions in turn, with the products between them, whose weights are laid out for
+ * `product`: those of the hidden state, and going back the same with inputs and outputs exchanged. By position:
+ * gates, grad_gates (T, wide, 4 x size) and hidden (T + 1, wide, size), of which the first `rows` count; cells
+ * (T + 1, rows, size), outputs (T, rows, size). room: (rows, 4 x size) in bf16; recurrent: (rows, size), zeros at
+ * first. */
+typedef struct {
+    const void *weights;
+    void *gates, *hidden, *room;
+    const float *bias;
+    float *cells;
+    ix positions, wide, rows, size;
+} Layer;
+typedef struct {
+    const void *outputs;
+    void *recurrent, *grad_gates;
+    float *grad_cell, *grad_bias;
+} Gradients;
+void lstm_layer(const Layer *layer, ix threads);
+void lstm_layer_backward(const Layer *layer, const Gradients *gradients, ix threads);
 
 /* Label-smoothed cross-entropy of logits (rows, vocabulary) + bias. The logits become the gradient by
  * themselves, whose sum over rows is added to grad_bias (threads, vocabulary); losses (rows, 2):

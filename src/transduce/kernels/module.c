@@ -107,6 +107,24 @@ KERNEL(lstm_forward, 9, NULL,
        lstm_forward(P(0), P(1), P(2), P(3), P(4), P(5), a[6], a[7], a[8]))
 KERNEL(lstm_backward, 11, NULL,
        lstm_backward(P(0), P(1), P(2), P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
+static Layer layer_of(const ix *a) {
+    return (Layer){P(0), P(1), P(2), P(3), P(4), P(5), a[6], a[7], a[8], a[9]};
+}
+
+static void py_lstm_layer_of(const ix *a) {
+    const Layer layer = layer_of(a);
+    lstm_layer(&layer, a[10]);
+}
+
+static void py_lstm_layer_backward_of(const ix *a) {
+    const Layer layer = layer_of(a);
+    const Gradients gradients = {P(10), P(11), P(12), P(13), P(14)};
+    lstm_layer_backward(&layer, &gradients, a[15]);
+}
+
+KERNEL(lstm_layer, 11, AT_MOST(4 * a[9], MOST_INPUTS, "too many inputs"), py_lstm_layer_of(a))
+KERNEL(lstm_layer_backward, 16, AT_MOST(4 * a[9], MOST_INPUTS, "too many inputs"),
+       py_lstm_layer_backward_of(a))
 KERNEL(cross_entropy, 11, NULL,
        cross_entropy(P(0), (int)a[1], P(2), P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
 KERNEL(turn, 6, NULL, turn(P(0), (int)a[1], P(2), a[3], a[4], a[5]))
@@ -168,6 +186,8 @@ static PyMethodDef methods[] = {
     {"attend", FAST(py_attend), METH_FASTCALL, "See kernels.h."},
     {"lstm_forward", FAST(py_lstm_forward), METH_FASTCALL, "See kernels.h."},
     {"lstm_backward", FAST(py_lstm_backward), METH_FASTCALL, "See kernels.h."},
+    {"lstm_layer", FAST(py_lstm_layer), METH_FASTCALL, "See kernels.h."},
+    {"lstm_layer_backward", FAST(py_lstm_layer_backward), METH_FASTCALL, "See kernels.h."},
     {"cross_entropy", FAST(py_cross_entropy), METH_FASTCALL, "See kernels.h."},
     {"turn", FAST(py_turn), METH_FASTCALL, "See kernels.h."},
     {"drop", FAST(py_drop), METH_FASTCALL, "See kernels.h."},

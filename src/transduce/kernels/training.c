@@ -76,6 +76,34 @@ void lstm_backward(const void *gates, const float *before, const float *cell, co
     })
 }
 
+/* numbers of kind BFLOAT16 from this one on */
+static void *half(const void *numbers, ix index) { return (void *)at(numbers, BFLOAT16, index); }
+
+void lstm_layer(const Layer *l, ix threads) {
+    const ix row = l->wide * l->size, cell = l->rows * l->size;
+    for (ix t = 0; t < l->positions; t++) {
+        const Product p = {l->weights, NULL,     NULL,    half(l->hidden, t * row), l->room,
+                           BFLOAT16,   BFLOAT16, l->rows, l->size,                  4 * l->size};
+        product(&p, threads);
+        float *before = l->cells + t * cell;
+        lstm_forward(half(l->gates, t * 4 * row), l->room, l->bias, before, before + cell,
+                     half(l->hidden, (t + 1) * row), l->rows, l->size, threads);
+    }
+}
+
+void lstm_layer_backward(const Layer *l, const Gradients *g, ix threads) {
+    const ix row = l->wide * l->size, cell = l->rows * l->size;
+    for (ix t = l->positions - 1; t >= 0; t--) {
+        void *grad_gates = half(g->grad_gates, t * 4 * row);
+        const float *before = l->cells + t * cell;
+        lstm_backward(half(l->gates, t * 4 * row), before, before + cell, half(g->outputs, t * cell),
+                      g->recurrent, g->grad_cell, grad_gates, g->grad_bias, l->rows, l->size, threads);
+        const Product p = {l->weights, NULL,     NULL,    grad_gates,  g->recurrent,
+                           BFLOAT16,   BFLOAT16, l->rows, 4 * l->size, l->size};
+        product(&p, threads);
+    }
+}
+
 /* ----------------------------------------------------------------------------------------- loss */
 
 /* one row of logits -> its gradient, in place; room: `vocabulary` floats, which stay in the cache */

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from transduce.kernels import KINDS, available, compiled
+from transduce.kernels import KINDS, Blocked, available, compiled
 
 
 def trains(x: Tensor) -> bool:
@@ -61,6 +61,49 @@ def lstm_backward(
         recurrent.data_ptr(), grad_cell.data_ptr(), grad_gates.data_ptr(), grad_bias.data_ptr(),
         rows, size, len(grad_bias),
     )  # fmt: skip
+
+
+def lstm_layer(
+    weights: Blocked, gates: Tensor, bias: Tensor, cells: Tensor, hidden: Tensor
+) -> None:
+    """`lstm_forward` at all positions in turn, with the products of the hidden state between.
+
+    gates (T, M, 4 D) and hidden (T + 1, M, D) bfloat16, cells (T + 1, N, D) float32, of which
+    position 0 of the last two is given; N rows of M count. weights: (4 D, D).
+    """
+    room = torch.empty(cells.shape[1], gates.shape[2], dtype=gates.dtype)
+    compiled.lstm_layer(
+        weights.addresses[0], gates.data_ptr(), hidden.data_ptr(), room.data_ptr(), bias.data_ptr(),
+        cells.data_ptr(), *_sizes(gates, cells), torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def lstm_layer_backward(
+    weights: Blocked,
+    gates: Tensor,
+    cells: Tensor,
+    outputs: Tensor,
+    recurrent: Tensor,
+    grad_cell: Tensor,
+    grad_gates: Tensor,
+    grad_bias: Tensor,
+) -> None:
+    """`lstm_backward` at all positions, the last first, with the products between.
+
+    gates, cells: as `lstm_layer` left them. outputs (T, N, D) bfloat16: gradients by the outputs.
+    recurrent (N, D) bfloat16, zeros, becomes the gradient by the first hidden state; grad_cell that
+    by the first cell. weights: (D, 4 D), those of the layer transposed.
+    """
+    compiled.lstm_layer_backward(
+        weights.addresses[0], gates.data_ptr(), 0, 0, 0, cells.data_ptr(), *_sizes(gates, cells),
+        outputs.data_ptr(), recurrent.data_ptr(), grad_gates.data_ptr(), grad_cell.data_ptr(),
+        grad_bias.data_ptr(), len(grad_bias),
+    )  # fmt: skip
+
+
+def _sizes(gates: Tensor, cells: Tensor) -> tuple[int, ...]:
+    """Positions, rows of a position, those that count, and the layer's size."""
+    return len(gates), gates.shape[1], *cells.shape[1:]
 
 
 def cross_entropy(

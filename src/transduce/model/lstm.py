@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from transduce.kernels.training import lstm_backward, lstm_forward, turned
+from transduce.kernels import Blocked, tiles
+from transduce.kernels.training import (
+    lstm_backward,
+    lstm_forward,
+    lstm_layer,
+    lstm_layer_backward,
+    turned,
+)
 
 BF16 = torch.bfloat16
 SENTENCES = 16  # how many sentences a position is filled up to a multiple of: the rows of a tile
@@ -62,10 +69,13 @@ class WholeLSTM(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             all_gates = inputs @ input_weight.t()
             gates = by_position(all_gates, positions, wide)
-            weight, said = hidden_weight.t().contiguous(), torch.empty_like(gates[0])
-            for t in range(positions):
-                torch.mm(hidden[t], weight, out=said)
-                lstm_forward(gates[t], said, bias, cells[t], cells[t + 1], hidden[t + 1])
+            if in_one_call(size):
+                lstm_layer(Blocked(hidden_weight, None), gates, bias, cells, hidden)
+            else:
+                weight, said = hidden_weight.t().contiguous(), torch.empty_like(gates[0])
+                for t in range(positions):
+                    torch.mm(hidden[t], weight, out=said)
+                    lstm_forward(gates[t], said, bias, cells[t], cells[t + 1], hidden[t + 1])
         ctx.save_for_backward(inputs, input_weight, hidden_weight, all_gates, states, cells)
         ctx.dtype = x.dtype
         return hidden[1:, :batch].transpose(0, 1), cells[-1].clone()
@@ -83,7 +93,13 @@ class WholeLSTM(torch.autograd.Function):
         grads = room_for(len(inputs), 4 * size, positions, batch)
         grad_gates = by_position(grads, positions, wide)
         sums = cells.new_zeros(torch.get_num_threads(), 4 * size)
-        for t in reversed(range(positions)):
+        last = positions
+        if in_one_call(size):
+            weights = Blocked(hidden_weight.t(), None)
+            rows = recurrent[:batch]
+            lstm_layer_backward(weights, gates, cells, outputs, rows, grad_cell, grad_gates, sums)
+            last = 0
+        for t in reversed(range(last)):
             around = cells[t], cells[t + 1]
             lstm_backward(gates[t], around, outputs[t], recurrent, grad_cell, grad_gates[t], sums)
             torch.mm(grad_gates[t], hidden_weight, out=recurrent)
@@ -98,6 +114,11 @@ class WholeLSTM(torch.autograd.Function):
             recurrent[:batch] if ctx.needs_input_grad[5] else None,
             grad_cell if ctx.needs_input_grad[6] else None,
         )
+
+
+def in_one_call(size: int) -> bool:
+    """Whether the kernels have all positions of a layer in one call."""
+    return tiles() and Blocked.fits(4 * size)
 
 
 def room_for(rows: int, size: int, positions: int, batch: int) -> Tensor:
