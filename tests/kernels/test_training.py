@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from transduce import kernels
 from transduce.kernels import training
+from transduce.model import lstm
 from transduce.model.lstm import WholeLSTM
 from transduce.model.output import CHUNK, OutputLayer
 from transduce.model.rnn import Dropout
@@ -25,11 +26,18 @@ def near(found: Tensor, expected: Tensor, within: float = 0.02) -> bool:
     return bool(error <= within * expected.norm() + 0.01 * expected.numel() ** 0.5)
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.integers(1, 5), st.integers(1, 6), sizes, sizes, st.booleans())
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 20), st.integers(1, 6), sizes, sizes, st.booleans(), st.booleans())
 def test_the_lstm_layer_is_torchs(
-    batch: int, positions: int, width: int, size: int, with_state: bool
+    batch: int, positions: int, width: int, size: int, with_state: bool, with_tiles: bool
 ) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if not with_tiles:
+            patch.setattr(lstm, "tiles", lambda: False)
+        is_torchs(batch, positions, width, size, with_state)
+
+
+def is_torchs(batch: int, positions: int, width: int, size: int, with_state: bool) -> None:
     torch.manual_seed(batch * width + size)
     rnn = nn.LSTM(width, size, batch_first=True)
     x = torch.randn(batch, positions, width, requires_grad=True)

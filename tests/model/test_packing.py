@@ -280,10 +280,12 @@ def test_a_precision_that_does_not_exist_is_refused() -> None:
 def test_kernels_change_no_answer(
     precision: Precision, attention: str, feeding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of one sentence and those of many, which are multiplied in different ways."""
+    """Those of one sentence and those of many, which are multiplied in different ways: by tiles
+    where there are some, without, and by torch."""
     found = []
-    for there in (True, False):
+    for there, tiles in ((True, kernels.tiles()), (True, False), (False, False)):
         monkeypatch.setattr(kernels, "_there", there)
+        monkeypatch.setattr(kernels, "tiles", lambda tiles=tiles: tiles)
         model = make(attention=attention, feeding=feeding)
         with torch.no_grad():
             model.output.bias.normal_(0, 2)  # else all words are about as likely
@@ -292,7 +294,9 @@ def test_kernels_change_no_answer(
         together = decode_batch(model, SOURCES * 8, options)
         alone = [decode_batch(model, [source], options)[0] for source in SOURCES]
         found.append(alone + together)
-    pairs = [(one[0], other[0]) for one, other in zip(*found, strict=True)]
+    pairs = [
+        (one[0], other[0]) for ours in found[:2] for one, other in zip(ours, found[2], strict=True)
+    ]
     # Weights drawn at random leave hypotheses so near each other that rounding may choose.
     same = [(one, other) for one, other in pairs if one.ids == other.ids]
     assert len(same) > len(pairs) / 2
