@@ -106,11 +106,11 @@ class Blocked:
         return y
 
 
-def most_rows(weight: Tensor) -> float:
-    """Up to how many rows of x `Blocked` is the faster way for this weight (N, D)."""
+def most_rows(dtype: torch.dtype, numbers: int) -> float:
+    """Up to how many rows of x `Blocked` is the faster way for so many weights of this dtype."""
     if tiles():
         return math.inf
-    return 3 * FEW if weight.dtype == torch.int8 and weight.numel() <= SMALL else FEW
+    return 3 * FEW if dtype == torch.int8 and numbers <= SMALL else FEW
 
 
 def layout(weight: Tensor, chosen: Tensor | None = None) -> Tensor:
@@ -196,7 +196,9 @@ def lstm_sequence(
     hidden = torch.empty(positions + 1, rows, gates // 4, dtype=inputs.dtype)
     hidden[0] = 0 if before is None else before[0]
     # It is written to, so what was given is copied.
-    cell = torch.zeros(rows, gates // 4) if before is None else before[1].float().clone()
+    cell = torch.zeros(rows, gates // 4)
+    if before is not None:
+        cell.copy_(before[1])
     room = torch.empty(rows, gates, dtype=inputs.dtype)
     _c.lstm_sequence(
         *weights.addresses[:2], inputs.data_ptr(), KINDS[inputs.dtype], hidden.data_ptr(),
@@ -206,7 +208,7 @@ def lstm_sequence(
 
 
 def bend(x: Tensor) -> Tensor:
-    """x, in place, as its hyperbolic tangents."""
+    """The hyperbolic tangents of x, which they may take the place of."""
     x = x.contiguous()
     _c.bend(x.data_ptr(), KINDS[x.dtype], x.numel())
     return x

@@ -1,4 +1,4 @@
-/* Products of few rows: reading the weights is the whole cost, so they are read once, in order.
+/* Products, most of them of few rows: reading the weights is the whole cost, so they are read once, in order.
  *
  * Two blocks of 16 outputs are summed at a time for all rows: each lane is an output, so nothing is
  * added across lanes, and a row's inputs are broadcast from the first-level cache.

@@ -3,9 +3,10 @@
  * Weights are laid out as for few_rows, since that is how a tile of weights is read, too: a line of 64
  * bytes is one group of inputs (a pair in bf16, a four in 8 bits) of 16 outputs. Two tiles of rows by two
  * tiles of outputs are summed at a time: four products for four tiles that are read. A row's sum does
- * not depend on how many rows there are.
+ * not depend on how many rows there are. Inputs that do not fill a line are zeros in x, which the
+ * weights read against them (those of the next block) do not change, unless these are infinite.
  */
-#if defined(__x86_64__) && defined(__GNUC__) && (__GNUC__ >= 12 || defined(__clang__)) && defined(__linux__)
+#if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__) && defined(__linux__)
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma,amx-tile,amx-bf16,amx-int8")
 #include "kernels.h"
 #include "simd.h"
@@ -46,6 +47,9 @@ typedef struct {
 static void whole_tiles(void) {
     Shapes shapes = {.palette = 1};
     for (int i = 0; i < 8; i++) shapes.bytes[i] = LINE, shapes.rows[i] = ROWS;
+    /* GCC's intrinsic says that it reads 8 bytes, and nothing of memory is said to tiles that are loaded:
+     * without this, what was written to them before may never be. */
+    __asm__ volatile("" : : "r"(&shapes) : "memory");
     _tile_loadconfig(&shapes);
 }
 

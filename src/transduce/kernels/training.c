@@ -1,4 +1,4 @@
-/* Training's passes between products: what a recurrent layer, the loss and dropout do to each number.
+/* Training's passes between products, and whole layers of both: what a recurrent layer, the loss and dropout do to each number.
  *
  * Each reads and writes every number once, where torch has a pass for each operation and each dtype.
  * Rows are shared out to `threads`; with OpenMP these are torch's own, which wait meanwhile.

@@ -1,4 +1,5 @@
-"""Kernels of a training step in C: what is between the products, each in one pass.
+"""Kernels of a training step in C: what is between the products, each in one
+pass, and LSTM layers with their products.
 
 They are used under bf16 autocast on a CPU (`trains`); elsewhere torch's own operations are. They
 run on torch's threads. Tensors are contiguous, and of the shapes said; gradients are written out

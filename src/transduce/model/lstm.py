@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from transduce.kernels import Blocked, tiles
+from transduce.kernels import FEW, Blocked, tiles
 from transduce.kernels.training import (
     lstm_backward,
     lstm_forward,
@@ -69,7 +69,7 @@ class WholeLSTM(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             all_gates = inputs @ input_weight.t()
             gates = by_position(all_gates, positions, wide)
-            if in_one_call(size):
+            if in_one_call(batch, size):
                 lstm_layer(Blocked(hidden_weight, None), gates, bias, cells, hidden)
             else:
                 weight, said = hidden_weight.t().contiguous(), torch.empty_like(gates[0])
@@ -94,7 +94,7 @@ class WholeLSTM(torch.autograd.Function):
         grad_gates = by_position(grads, positions, wide)
         sums = cells.new_zeros(torch.get_num_threads(), 4 * size)
         last = positions
-        if in_one_call(size):
+        if in_one_call(batch, size):
             weights = Blocked(hidden_weight.t(), None)
             rows = recurrent[:batch]
             lstm_layer_backward(weights, gates, cells, outputs, rows, grad_cell, grad_gates, sums)
@@ -116,9 +116,10 @@ class WholeLSTM(torch.autograd.Function):
         )
 
 
-def in_one_call(size: int) -> bool:
-    """Whether the kernels have all positions of a layer in one call."""
-    return tiles() and Blocked.fits(4 * size)
+def in_one_call(batch: int, size: int) -> bool:
+    """Whether kernels take all positions of a layer in one call: few rows on one thread only."""
+    spread = batch > FEW or torch.get_num_threads() == 1
+    return tiles() and Blocked.fits(4 * size) and spread
 
 
 def room_for(rows: int, size: int, positions: int, batch: int) -> Tensor:

@@ -60,7 +60,9 @@ class LaidOut(ABC):
         self.many: Tensor | None = None
         self.parted = False
         able = kernel and Blocked.fits(self.inputs)
-        self.most = most_rows(weight) * self.inputs if able else -1
+        self.most = (
+            most_rows(weight.dtype, self.outputs * self.inputs) * self.inputs if able else -1
+        )
 
     def for_kernels(self) -> Blocked | None:
         """The weights laid out for the kernels; None where these have no product."""

@@ -142,7 +142,7 @@ class RecurrentLayer(nn.Module):
 
     def go_on(self, x: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState]:
         """A piece of a sequence after what left `state` (None: its beginning), as `forward` would
-        run over the whole of a few sequences."""
+        run over the whole."""
         if self.packed is not None and self.packed.takes(len(x)):
             return self.packed(x, state)
         return self(x, state)

@@ -73,14 +73,14 @@ class Survey:
             plain = draft.pointer is None and draft.forbidden is None
             if plain and _for_kernels(draft.own, count):
                 return cls.of(draft.own, True, count, draft.allowed)
-            draft = draft.of_all()
         if draft is None or (draft.pointer is None and draft.forbidden is None):
             # An ensemble's copied words leave holes, too.
             holes = step.words is not None or getattr(step, "copied", None) is not None
             return cls.of(step.logits, holes, count)
-        own, pointer = draft.own, draft.pointer
-        if not _for_kernels(own, count):
+        if not _for_kernels(draft.own, count):
             return cls.of(step.logits, True, count)
+        draft = draft.of_all()
+        own, pointer = draft.own, draft.pointer
         copying = None
         if pointer is not None:
             copies = pointer.copies
