@@ -299,6 +299,21 @@ def test_words_are_put_together_to_new_recordings(
     assert code == 1 and "3 without a speaker" in err and not (tmp_path / "new").exists()
 
 
+def test_a_given_text_is_aligned_with_its_sound(trained: Path) -> None:
+    from transduce.transducer import load
+
+    model = load(trained, "cpu", "fp32")
+    names = [*MELODY, *MELODY[::-1]]
+    found = model.align((melody(*names), RATE), " ".join(names))
+    assert found.times is not None and found.text == " ".join(names)
+    middles = [(begin + end) / 2 for begin, end in found.times]
+    notes = 0.1 + 0.2 * (np.arange(len(names)) + 0.5)  # seconds
+    assert np.abs(np.array(middles) - notes).max() < 0.15
+    too_short = model.align((melody(MELODY[0]), RATE), " ".join(names * 5))
+    assert too_short.times is None
+    assert model.align((melody(*names), RATE), "").reason == "blank input"
+
+
 def heard(wave: Any) -> list[str]:
     """The notes of a melody: a note is where it is loud, and is named by its strongest pitch."""
     step = RATE // 200
