@@ -26,6 +26,9 @@ class SpeechAugmentOptions(Options):
     # formants are put between so many and so many times as high, as of larger and smaller speakers
     # (Jaitly & Hinton 2013); [0.9, 1.1] is usual, [1, 1] is none
     vocal_tract: Range = (1.0, 1.0)
+    # up to so many seconds of a recording's own background before and after it, for half of the
+    # examples, so that it does not matter how closely recordings are cut
+    edges: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     frequency_masks: Count = 2  # stripes of bins hidden
     frequency_width: Positive = 27  # bins that one of them covers at most
     time_masks: Count = 2  # stretches of time hidden

@@ -14,6 +14,7 @@ import numpy as np
 
 from transduce.data.audio.activity import Array
 from transduce.data.audio.segmentation import Cutting
+from transduce.data.speech import Speech
 from transduce.errors import UsageError
 from transduce.evaluation.figures.tokens import columns_of
 from transduce.output import json_line
@@ -63,7 +64,7 @@ def listener_for(model: Recognizer, rate: int, search: dict[str, Any]) -> Listen
         )
 
     def decode(samples: Array) -> str:
-        inputs = [(np.ascontiguousarray(samples), rate)]
+        inputs = [Speech(np.ascontiguousarray(samples), rate)]
         return next(model.stream(inputs, window=1, **search)).text
 
     return Again(decode)

@@ -9,14 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from transduce.data.audio.augment import other_voice, spec_augment
+from transduce.data.audio.augment import other_voice, spec_augment, with_edges
 from transduce.data.audio.features import Accumulator, Frames, Statistics, log_mel, statistics
 from transduce.data.audio.files import Waveform, is_silent, load, resampled
 from transduce.data.audio.perturb import perturbed
+from transduce.data.audio.segmentation import holds_speech
 from transduce.disk import atomic_bytes
 from transduce.errors import DataError
 
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 
 # A recording's name (`audio.files`), or samples (N,) or (N, channels) and their rate in Hz.
 Sound: TypeAlias = str | Path | tuple[Any, int]
+
+
+class Speech(NamedTuple):
+    """A waveform that is known to hold speech, as the pieces of a recording that was searched for
+    it: by themselves these may be too short to tell."""
+
+    samples: Any
+    rate: int
+
 
 _LEARNT_FROM = 20_000  # recordings that global statistics are computed from, at most
 _TOGETHER = 64  # recordings read at once, by several threads
@@ -98,6 +108,10 @@ class SpeechSide:
         least, most = augment.vocal_tract
         if least != most:
             frames = other_voice(frames, float(rng.uniform(least, most)), self.options.rate)
+        if augment.edges:
+            frames = with_edges(frames, round(1000 * augment.edges / self.options.shift_ms), rng)
+            if self.options.normalize == "utterance":
+                frames = self.normalized(frames)
         if self.views == 1:
             return spec_augment(frames, augment, rng)
         return np.stack([spec_augment(frames, augment, rng) for _ in range(self.views)], axis=1)
@@ -130,7 +144,8 @@ class SpeechSide:
     def hear(self, sound: Sound, limit: int | None = None) -> Heard:
         """One recording, of which at most `limit` frames are read.
 
-        There are no frames, but a reason, for silence and for what is shorter than a frame.
+        There are no frames, but a reason, for silence, for what is shorter than a frame, and for
+        noise and held tones, of which a model would make words.
         Errors: DataError for what cannot be read.
         """
         longest = None if limit is None else self.seconds_of(limit)
@@ -142,6 +157,8 @@ class SpeechSide:
         frames = self.features(wave)[:limit]
         if not len(frames):
             return self._nothing(seconds, f"too short ({seconds:.3f} s)")
+        if not isinstance(sound, Speech) and not holds_speech(wave, self.options.rate):
+            return self._nothing(seconds, f"no speech found in {seconds:.1f} s")
         if longest is not None and seconds > longest + self.options.shift_ms / 1000:
             reason = f"input of {seconds:.1f} s cut to {self.seconds_of(len(frames)):.1f} s"
             return Heard(frames, seconds, reason)

@@ -16,6 +16,7 @@ import numpy as np
 from transduce.data.audio.activity import Array
 from transduce.data.audio.blocks import sound_blocks
 from transduce.data.audio.segmentation import Cutting, Piece, Segmenter
+from transduce.data.speech import Speech
 from transduce.errors import DataError
 from transduce.output import Output
 from transduce.recognition.times import word_times
@@ -47,13 +48,13 @@ def transcripts(
     """
     pending: deque[_Recording] = deque()
 
-    def sounds() -> Iterator[tuple[Array, int]]:
+    def sounds() -> Iterator[Speech]:
         for path in paths:
             recording = _Recording(path)
             pending.append(recording)
             for piece in recording.pieces(rate, cutting or Cutting()):
                 recording.waiting.append((piece.start, piece.end))
-                yield piece.samples, rate
+                yield Speech(piece.samples, rate)
             recording.read = True
 
     for output in model.stream(sounds(), window=window, **search):

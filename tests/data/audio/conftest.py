@@ -12,9 +12,9 @@ RATE = 16_000
 
 
 def tone(seconds: float, rate: int = RATE, *, pitch: float = 440.0, seed: int = 0) -> Any:
-    """A tone that swells and fades, in a little noise: (N,) float32."""
+    """A tone that comes and goes as syllables do, in a little noise: (N,) float32."""
     time = np.arange(round(seconds * rate)) / rate
-    swell = 0.2 + 0.2 * np.sin(2 * np.pi * 3 * time)
+    swell = 0.4 * np.sin(np.pi * 3 * time) ** 2 * (time % 1 < 0.67)
     noise = np.random.default_rng(seed).normal(0, 0.01, len(time))
     return (swell * np.sin(2 * np.pi * pitch * time) + noise).astype(np.float32)
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from transduce.data.audio.augment import with_edges
 from transduce.data.batches import Batch, BatchStream
 from transduce.data.corpus import Corpus, open_corpora
 from transduce.data.prepare import prepare
-from transduce.data.speech import SpeechSide, learn_speech
+from transduce.data.speech import Speech, SpeechSide, learn_speech
 from transduce.data.store import Store
 from transduce.data.text import TextSide, train_side
 from transduce.errors import DataError
@@ -320,3 +321,36 @@ def test_views_of_a_recording_differ_in_what_is_hidden_only(
         same = float((one == other).float().mean())
         assert 0.4 < same < 1.0  # another voice would leave nothing alike
     batches.close()
+
+
+@pytest.mark.parametrize("kind", ["noise", "hum"])
+def test_what_is_no_speech_is_a_reason(kind: str) -> None:
+    """Of noise and held tones a model would make words."""
+    count = 8 * RATE
+    sound = np.random.default_rng(0).normal(0, 0.05, count)
+    if kind == "hum":
+        sound = 0.1 * np.sin(2 * np.pi * 50 * np.arange(count) / RATE)
+    side = SpeechSide(options())
+    heard = side.read((sound, RATE))
+    assert not len(heard.frames) and heard.reason == "no speech found in 8.0 s"
+    assert len(side.read(Speech(sound, RATE)).frames)  # somebody who knows better says so
+    assert len(side.read((tone(2.0), RATE)).frames)
+
+
+def test_edges_are_background_of_the_recording_itself() -> None:
+    frames = np.zeros((60, 4), dtype=np.float32)
+    frames[:20] = 3
+    frames[40:] = 5
+    made = [with_edges(frames, 30, np.random.default_rng(seed)) for seed in range(40)]
+    longer = [one for one in made if len(one) > 60]
+    assert any(one is frames for one in made) and len(longer) > 10
+    for one in longer:
+        start = int((one[:, 0] > 0).argmax())
+        assert start <= 30 and len(one) <= 120
+        assert np.array_equal(one[start : start + 60], frames)
+        assert not one[:start].any() and not one[start + 60 :].any()
+    assert len({len(one) for one in longer}) > 5
+    side = SpeechSide(options(augment=SpeechAugmentOptions(edges=0.3, time_masks=0)))
+    normal = side.features(tone(1.0))
+    seen = [side.augmented(normal, np.random.default_rng(seed)) for seed in range(12)]
+    assert {len(one) > len(normal) for one in seen} == {True, False}

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from transduce.data.audio.features import Frames
 
 LOWEST = 20.0  # Hz, where Kaldi's mel filters begin
+_BACKGROUND = 10  # frames that are taken for it
 _BEND = 4800 / 8000  # of the highest frequency: above it the stretching gives way
 
 
@@ -74,6 +75,24 @@ def warped(frames: Frames, most: int, rng: np.random.Generator) -> Frames:
     before = np.minimum(at.astype(np.int64), count - 2)
     share = (at - before).astype(np.float32)[:, None]
     return frames[before] * (1 - share) + frames[before + 1] * share
+
+
+def with_edges(frames: Frames, most: int, rng: np.random.Generator) -> Frames:
+    """(S, F) -> up to `most` frames of background more at each end, for half of the recordings.
+
+    Background is where the recording is quietest for a tenth of a second, there and back again.
+    """
+    if rng.random() < 0.5 or not len(frames):
+        return frames
+    wide = min(_BACKGROUND, len(frames))
+    energy = np.convolve(frames.mean(axis=1, dtype=np.float64), np.ones(wide), "valid")
+    start = int(energy.argmin())
+    piece = frames[start : start + wide]
+    there_and_back = np.concatenate([piece, piece[::-1]])
+    before, after = (
+        np.resize(there_and_back, (int(rng.integers(0, most + 1)), frames.shape[1])) for _ in "ba"
+    )
+    return np.concatenate([before, frames, after])
 
 
 def other_voice(frames: Frames, factor: float, rate: int) -> Frames:

@@ -63,6 +63,13 @@ class Piece:
     samples: Array
 
 
+def holds_speech(samples: Array, rate: int) -> bool:
+    """Whether a `Segmenter` finds any in samples (N,); no more is looked at than it takes."""
+    segmenter, block = Segmenter(rate), 20 * rate
+    blocks = (samples[start : start + block] for start in range(0, len(samples), block))
+    return any(segmenter.push(block) for block in blocks) or bool(segmenter.finish())
+
+
 class _Open:
     """A piece that has begun: what is known of it so far, by frames of the recording."""
 
