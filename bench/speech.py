@@ -1,7 +1,7 @@
 """How fast speech is heard: frames, recordings one by one and together, and live.
 
     python bench/speech.py runs/an4 an4:dev
-    python bench/speech.py runs/an4-streaming an4:dev --aligner runs/an4
+    python bench/speech.py runs/an4-streaming an4:dev --aligner runs/an4-spliced-2
     python bench/speech.py --random
 
 Recordings are a catalogue name or a table. Each precision has a process of its own. `features` is
