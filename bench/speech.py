@@ -1,17 +1,19 @@
 """How fast speech is heard: frames, recordings one by one and together, and live.
 
     python bench/speech.py runs/an4 an4:dev
-    python bench/speech.py runs/an4-streaming an4:dev --aligner runs/an4
+    python bench/speech.py runs/an4-streaming an4:dev --aligner runs/an4-spliced-2
     python bench/speech.py --random
 
 Recordings are a catalogue name or a table. Each precision has a process of its own. `features` is
 log-mel and normalisation; `one by one` is file to text, a recording at a time; `together` leaves
 batches to transduce. `stream` is what `transcribe --stream` does with chunks of sound that come
-when they would be spoken: the delay from the end of the first word until it is shown, which is the
-time of computing and of waiting for more sound together. Where words end comes from a forced
-alignment by the CTC of the model, or of `--aligner`: a one-way model hears a word late itself, so
-an aligner that reads both directions is the stricter one. Under the table are the error rates of
-the recordings that were heard, whole and live. `--random` hears noise with random weights.
+when they would be spoken: the delay from the end of the first word until a partial line begins with
+it, which is the time of computing and of waiting for more sound together. A word that only the
+final line has right has no delay, and is counted under the table. A word ends at the last sound
+before the faintest place between its spike and that of the second, in a forced alignment by the CTC
+of the model, or of `--aligner`: a one-way model hears words late itself, so an aligner that reads
+both directions is the stricter one. Under the table are also the error rates of the recordings,
+whole and live. `--random` hears noise with random weights.
 """
 
 from __future__ import annotations
@@ -30,16 +32,15 @@ import common
 import numpy as np
 from common import Contestant, LeftOut
 from decoding import probe_of
+from speech_ends import ends_of
 from speech_folder import random_folder, recordings_of
 from turns import Worker
 
-from transduce.data.audio.files import load
-from transduce.data.formats import Example
 from transduce.evaluation.metrics import measure
 
 HERE = Path(__file__).resolve().parent
 PRECISIONS = ("fp32", "bf16", "int8")
-RATE, SHIFT = 16_000, 160  # samples a second, and of a frame, where sound begins
+SOON = 500  # milliseconds after its end: a word shown by then is counted
 HEAD = ["what", "unit", "precision", "threads", "median", "range", "probe GF/s"]
 
 
@@ -110,9 +111,8 @@ def rows_of(options: argparse.Namespace, folder: Path, work: Path) -> list[dict[
     if options.random and options.data is None:
         return [row | {"end": None} for row in noise(work / "noise", options.recordings)]
     examples = list(islice(recordings_of(options.data or "an4:dev"), options.recordings))
-    ends = (
-        [None] * len(examples) if options.random else ends_of(options.aligner or folder, examples)
-    )
+    aligner = options.aligner or folder
+    ends = [None] * len(examples) if options.random else ends_of(aligner, examples)
     return [
         {"audio": example.source, "text": example.target or "", "end": end}
         for example, end in zip(examples, ends, strict=True)
@@ -133,61 +133,6 @@ def noise(folder: Path, count: int) -> list[dict[str, Any]]:
         soundfile.write(path, wave, 16_000)
         rows.append({"audio": str(path), "text": ""})
     return rows
-
-
-def ends_of(folder: Path, examples: Sequence[Example]) -> list[float | None]:
-    """The second at which the first word of each ends, by the best path of a model's CTC.
-
-    None where a model without a sense of time has it end before there is any sound.
-    """
-    import torch
-
-    import transduce
-    from transduce.search.ctc.align import align
-    from transduce.search.ctc.prefix import Frames
-
-    model = transduce.load(folder, device="cpu", precision="fp32")
-    if not getattr(model.model, "has_ctc", False):
-        common.say(f"{folder} has no CTC: where words end is not known (--aligner)")
-        return [None] * len(examples)
-
-    def written(ids: Sequence[int]) -> list[str]:
-        return model.target.decode(ids).split()
-
-    ends: list[float | None] = []
-    for example in examples:
-        heard = model.source.hear(example.source)
-        ids = model.target.encode(example.target or "")
-        found = None
-        words = written(ids)
-        if len(heard.frames) and words:
-            with torch.inference_mode():
-                source = torch.from_numpy(heard.frames).unsqueeze(0)
-                memory = model.model.encode(source, torch.tensor([source.shape[1]]))
-                log_probs = model.model.ctc_log_probs(memory)
-            positions = log_probs.shape[1]
-            (found,) = align(Frames.of(log_probs, torch.tensor([positions])), [0], [ids])
-        if found is None:
-            ends.append(None)
-            continue
-        # The word's last token is that after which all the text so far is the word.
-        last = max(t for t in range(len(ids)) if written(ids[: t + 1]) == words[:1])
-        solid = [t for t in range(last + 1) if written(ids[t : t + 1])]
-        shift = len(heard.frames) * model.source.options.shift_ms / 1000 / positions
-        end = min(heard.seconds, float(found.ends[solid[-1]]) * shift)
-        ends.append(end if end > onset(example.source) else None)
-    return ends
-
-
-def onset(name: str) -> float:
-    """The second at which something is heard first: 25 dB below the loudest.
-
-    A model that knows the whole may write the first token before there is any sound.
-    """
-    wave, _ = load(name, RATE)
-    frames = wave[: len(wave) // SHIFT * SHIFT].reshape(-1, SHIFT)
-    power = frames.var(axis=1)
-    return float(np.argmax(power > power.max() / 316)) * SHIFT / RATE
 
 
 # --------------------------------------------------------------------------------- contestants
@@ -225,7 +170,7 @@ def entries(
     def late() -> list[float]:
         found: list[float] = ask(**live)["late"]
         if not found:
-            raise LeftOut("no first word was heard, or it is not known where any ends")
+            raise LeftOut("no first word was right before a final line, or no end is known")
         return found
 
     kinds: list[tuple[str, str, Callable[[], Sequence[float]]]] = [
@@ -247,7 +192,7 @@ def entries(
 
 
 def errors_of(rows: Sequence[dict[str, Any]], answers: dict[str, Any]) -> list[str]:
-    """Lines about error rates, of whole recordings and live, and how many first words counted."""
+    """Lines about error rates, of whole recordings and live, and about first words."""
     references = [[row["text"]] for row in rows]
     if not any(text for (text,) in references):
         return []
@@ -265,11 +210,30 @@ def errors_of(rows: Sequence[dict[str, Any]], answers: dict[str, Any]) -> list[s
             ]
             lines.append(f"{name}: {', '.join(rates)}")
     if "stream" in answers:
-        late = answers["stream"]["late"]
-        lines.append(f"first words heard and counted: {len(late)} of {len(rows)}")
-        if late:
-            slow = common.number(common.percentile(late, 0.95))
-            lines.append(f"first word after its end: 95th percentile {slow} ms")
+        lines += first_words(rows, answers["stream"])
+    return lines
+
+
+def first_words(rows: Sequence[dict[str, Any]], answer: dict[str, Any]) -> list[str]:
+    """Lines about what became of the first words, and how soon those right in a partial came."""
+    fates = [fate for row, fate in zip(rows, answer["fates"], strict=True) if row["text"]]
+    pairs = zip(answer["fates"], answer["kept"], strict=True)
+    kept = sum(fate == "partial" and right for fate, right in pairs)
+    counts = [
+        f"{fates.count('partial')} right in a partial line ({kept} in the final one too)",
+        f"{fates.count('final')} in the final line only",
+        f"{fates.count('never')} never right",
+        f"{fates.count('nothing')} with nothing shown",
+    ]
+    lines = [f"first words of {len(fates)}: {', '.join(counts)}"]
+    if late := answer["late"]:
+        known = sum(row["end"] is not None for row in rows)
+        slow = common.number(common.percentile(late, 0.95))
+        soon, early = sum(ms <= SOON for ms in late), sum(ms < 0 for ms in late)
+        lines.append(
+            f"first words right in a partial line: 95th percentile {slow} ms after their end, "
+            f"{early} of {len(late)} before it; {soon} of {known} with a known end within {SOON} ms"
+        )
     return lines
 
 

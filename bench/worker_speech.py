@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from turns import Questions
 
 import transduce
 from transduce.data.audio.files import load
-from transduce.recognition.live import listen
+from transduce.recognition.live import Line, listen
 from transduce.streaming import listener, waits_for_the_end
 
 
@@ -97,29 +97,47 @@ def stream(
     chunk: float,
     every: float,
 ) -> dict[str, Any]:
-    """What one recording is heard as, and milliseconds from the end of its first word until that
-    word (the reference's) begins what is shown; None if it never does, or its end is not known."""
+    """What one recording is heard as, what became of its first word (see `fate_of`), and the
+    milliseconds from the end of that word until a partial line began with it; None if none did, or
+    its end is not known."""
     rate = model.source.options.rate
     clock = Clock(wave, rate, chunk)
-    first = (row["text"].split() or [""])[0]
-    said, late = [], None
-    shown = ""
+    said, shown = [], ""
+    lines = []
     for line in listen(clock.chunks(), listener(model, **search), rate=rate, every=every):
-        if (
-            late is None
-            and row["end"] is not None
-            and not said
-            and line.text.split()[:1] == [first]
-        ):
-            late = 1000 * (clock.now() - row["end"])
+        lines.append((clock.now(), line))
         if line.final and line.text:
             said.append((shown, line.text))
         shown = "" if line.final else line.text
+    fate, at, kept = fate_of((row["text"].split() or [""])[0], lines)
+    known = at is not None and row["end"] is not None
     return {
         "text": " ".join(text for _, text in said),
         "partial": " ".join(text for text, _ in said),
-        "late": late,
+        "late": 1000 * (at - row["end"]) if known else None,
+        "fate": fate,
+        "kept": kept,
     }
+
+
+def fate_of(word: str, lines: Sequence[tuple[float, Line]]) -> tuple[str, float | None, bool]:
+    """What became of the first word of the first utterance, of lines and the second of each.
+
+    "partial": a partial line began with it, at the second that is returned too; "final": the final
+    line alone did; "never"; "nothing": no line had any text. And whether the final line began with
+    it. An utterance that was taken back counts as never shown right.
+    """
+    at, something = None, False
+    for now, line in lines:
+        something = something or bool(line.text)
+        right = line.text.split()[:1] == [word]
+        if line.final and line.text:
+            return "partial" if at is not None else "final" if right else "never", at, right
+        if line.final:
+            at = None
+        elif right and at is None:
+            at = now
+    return "never" if something else "nothing", None, False
 
 
 def together(heard: list[dict[str, Any]]) -> dict[str, Any]:
@@ -128,6 +146,8 @@ def together(heard: list[dict[str, Any]]) -> dict[str, Any]:
         "texts": [one["text"] for one in heard],
         "partial": [one["partial"] for one in heard],
         "late": [one["late"] for one in heard if one["late"] is not None],
+        "fates": [one["fate"] for one in heard],
+        "kept": [one["kept"] for one in heard],
     }
 
 
