@@ -15,7 +15,7 @@ def tone(seconds: float, rate: int = RATE, *, pitch: float = 440.0, seed: int = 
     """A tone that comes and goes as syllables do, in a little noise: (N,) float32."""
     time = np.arange(round(seconds * rate)) / rate
     swell = 0.4 * np.sin(np.pi * 3 * time) ** 2 * (time % 1 < 0.67)
-    noise = np.random.default_rng(seed).normal(0, 0.01, len(time))
+    noise = np.random.default_rng(seed).normal(0, 0.003, len(time))
     return (swell * np.sin(2 * np.pi * pitch * time) + noise).astype(np.float32)
 
 
