@@ -30,6 +30,9 @@ def table(tmp_path: Path) -> Path:
     (tmp_path / "text.wav").write_text("not a sound")
     whole = (tmp_path / "good.wav").read_bytes()
     (tmp_path / "cut.wav").write_bytes(whole[:9000])
+    huge = wave.copy()
+    huge[7] = 3e38
+    write(tmp_path / "huge.wav", huge, subtype="FLOAT")
     rows = [
         "good.wav\tYES",  # 2
         "other.flac\tNO",
@@ -45,6 +48,7 @@ def table(tmp_path: Path) -> Path:
         "long.wav\tYES",
         "\tYES",
         "good.wav#t=0.2,0.9\t",
+        "huge.wav\tYES",  # 16
     ]
     path = tmp_path / "t.tsv"
     path.write_text("audio\ttext\n" + "\n".join(rows) + "\n")
@@ -55,7 +59,7 @@ def test_every_fault_is_counted(table: Path) -> None:
     report = check_recordings(open_corpora([CorpusOptions(table=str(table))]))
     lines = {kind: [s.line for s in f.examples] for kind, f in report.findings.items()}
     assert lines == {
-        "unreadable": [9, 10, 11],
+        "unreadable": [9, 10, 11, 16],
         "empty": [8, 14, 15],
         "silent": [5],
         "clipped": [6],
@@ -65,9 +69,9 @@ def test_every_fault_is_counted(table: Path) -> None:
         "duplicate": [4],
     }
     assert all(f.count == len(f.examples) for f in report.findings.values())
-    assert report.pairs == 14 and report.rates[8000] == 1
+    assert report.pairs == 15 and report.rates[8000] == 1
     assert "t.tsv:10" in str(report) and "cut short" in str(report)
-    assert "14 recordings" in str(report)
+    assert "15 recordings" in str(report)
 
 
 def test_the_command_tells_text_from_speech(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from transduce.data.audio.blocks import sound_blocks
 from transduce.data.audio.files import is_silent, load, look, named, parts, resampled
 from transduce.errors import DataError
 
@@ -112,6 +113,21 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     not_numbers[7] = np.nan
     with pytest.raises(DataError, match="1 samples are not numbers"):
         load(str(write(tmp_path / "nan.wav", not_numbers, RATE, "FLOAT")), RATE)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_samples_far_beyond_full_scale_are_no_sound(tmp_path: Path, channels: int) -> None:
+    wave = np.stack([tone(1.0)] * channels, axis=1)
+    loud = write(tmp_path / "loud.wav", wave * 30, RATE, "FLOAT")  # recorded badly, but finite
+    assert len(load(str(loud), RATE)[0]) == RATE
+    wave[5000, :] = 3e38  # whose sum over channels is infinite
+    path = write(tmp_path / "huge.wav", wave, RATE, "FLOAT")
+    for read in (lambda: load(str(path), RATE), lambda: list(sound_blocks(path, 8000))):
+        with pytest.raises(DataError, match=r"far beyond full scale.*\(peak 3e\+38\)") as raised:
+            read()
+        assert str(raised.value).startswith(f"{path}: ")
+    with pytest.raises(DataError, match="the waveform: samples far beyond"):
+        resampled(wave.astype(np.float64) * 1e9, RATE, RATE, "the waveform")
 
 
 def test_the_extension_does_not_decide(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ _TIMES = re.compile(rf"^(.*)#t={_SECONDS}(?:,{_SECONDS})?$", re.DOTALL)
 _BLOCK = 1 << 18  # samples read at once: little memory, and all channels of them
 SILENCE = 2e-4  # no sample is further from the mean: -74 dB of full scale, six steps of 16 bits
 CLIPPED = 0.999  # of full scale
+_FARTHEST = 1e6  # of full scale: no sound, and the squares of much more are no float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def load(
     `speed` 1.1 plays it so much faster (and higher). Of a recording longer than `longest` seconds
     only so many are read, whatever its length, and the seconds returned tell.
     Errors: DataError naming the file when it is missing, no sound, empty, cut short, outside its
-    times, or holds samples that are not numbers.
+    times, or holds samples that are not numbers or far beyond full scale.
     """
     path, start, end = parts(name)
     with opened(path) as file:
@@ -125,21 +126,30 @@ def resampled(samples: npt.NDArray[Any], given: float, rate: int, name: str) -> 
         found = (found.astype(np.float64) - middle) / (info.max / 2 if middle else info.max + 1.0)
     elif found.dtype.kind != "f":
         raise DataError(f"{name}: samples are numbers, not {found.dtype}")
-    if found.ndim == 2:
-        found = found.mean(axis=1)
-    if found.ndim != 1:
+    if found.ndim not in (1, 2):
         raise DataError(f"{name}: samples are (N,) or (N, channels), not {found.shape}")
     if not 1 <= given < 1e9:
         raise DataError(f"{name}: a rate is a number of samples a second, not {given}")
-    wave = np.ascontiguousarray(found, dtype=np.float32)
-    if not np.isfinite(wave).all():
-        count = int((~np.isfinite(wave)).sum())
-        raise DataError(f"{name}: {count:,} samples are not numbers (NaN or infinite)")
+    if wrong := fault(found):
+        raise DataError(f"{name}: {wrong}")
+    mono = found.mean(axis=1) if found.ndim == 2 else found
+    wave = np.ascontiguousarray(mono, dtype=np.float32)
     if given == rate or not len(wave):
         return wave
     import soxr
 
     return np.asarray(soxr.resample(wave, given, rate), dtype=np.float32)
+
+
+def fault(samples: npt.NDArray[Any]) -> str:
+    """Why samples, of any shape, can be no sound: some are no numbers, or far too large; or ""."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak <= _FARTHEST:
+        return ""
+    if math.isfinite(peak):
+        return f"samples far beyond full scale, which is 1 (peak {peak:.3g})"
+    count = int((~np.isfinite(samples)).sum())
+    return f"{count:,} samples are not numbers (NaN or infinite)"
 
 
 def is_silent(wave: Waveform) -> bool:
@@ -166,6 +176,8 @@ def _mono(file: Any, path: Path, first: int, wanted: int) -> npt.NDArray[np.floa
             block = file.read(min(left, _BLOCK), dtype="float32", always_2d=True)
             if not len(block):
                 break
+            if block.shape[1] > 1 and (wrong := fault(block)):  # a mean could hide it
+                raise DataError(f"{path}: {wrong}")
             blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
             left -= len(block)
     except (RuntimeError, OSError) as error:  # libsndfile's are RuntimeErrors
