@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from transduce.data.audio.activity import Array
-from transduce.data.audio.files import fault, missing_bytes, opened, said
+from transduce.data.audio.containers import cut_short
+from transduce.data.audio.files import fault, opened, said
 from transduce.errors import DataError
 
 BLOCK = 4.0  # seconds read at once
@@ -48,8 +49,8 @@ def sound_blocks(path: Path, rate: int) -> Iterator[Array]:
         if done < len(file):
             seconds = done / file.samplerate, len(file) / file.samplerate
             raise DataError(f"{path}: cut short: {seconds[0]:.1f} of {seconds[1]:.1f} s")
-    if missing := missing_bytes(path):
-        raise DataError(f"{path}: cut short: {missing:,} bytes of its sound are missing")
+    if missing := cut_short(path):
+        raise DataError(f"{path}: cut short: {missing}")
 
 
 class Resampled:

@@ -11,7 +11,6 @@ import math
 import os
 import re
 import stat
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from transduce.data.audio.containers import cut_short
 from transduce.errors import DataError
 
 Waveform: TypeAlias = npt.NDArray[np.float32]
@@ -105,9 +105,8 @@ def load(
         raise DataError(
             f"{path}: cut short: {(first + len(samples)) / given:.2f} of {whole / given:.2f} s"
         )
-    missing = missing_bytes(path) if end is None and wanted == whole_part else 0
-    if missing:
-        raise DataError(f"{path}: cut short: {missing:,} bytes of its sound are missing")
+    if end is None and wanted == whole_part and (missing := cut_short(path)):
+        raise DataError(f"{path}: cut short: {missing}")
     return resampled(samples, given * speed, rate, name), (last - first) / given
 
 
@@ -211,23 +210,3 @@ def said(error: Exception) -> str:
     """What libsndfile said, without the path, which it repeats."""
     told = str(getattr(error, "error_string", error)).strip().removeprefix("Error : ").rstrip(".")
     return told or type(error).__name__
-
-
-def missing_bytes(path: Path) -> int:
-    """How many bytes a WAV file lacks of the sound that it announces; 0 for other files.
-
-    libsndfile takes a file that was cut short for a shorter one.
-    """
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return 0
-        size = path.stat().st_size
-        while len(chunk := file.read(8)) == 8:
-            name, length = struct.unpack("<4sI", chunk)
-            if name == b"data":
-                # Programs that write into a pipe announce nothing, or everything.
-                known = 0 < length < 0x7FFFFF00
-                return max(0, file.tell() + length - size) if known else 0
-            file.seek(length + length % 2, 1)
-    return 0
