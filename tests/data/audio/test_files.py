@@ -55,6 +55,9 @@ def test_samples_of_any_number_type(tmp_path: Path) -> None:
         resampled(np.array([0.0, np.nan, np.inf]), RATE, RATE, "x")
     with pytest.raises(DataError, match="samples are"):
         resampled(np.zeros((2, 2, 2)), RATE, RATE, "x")
+    with pytest.raises(DataError, match="these have 1,600 channels"):  # channels come last
+        resampled(np.stack([wave, wave]), RATE, RATE, "x")
+    assert len(resampled(np.zeros((0, 2)), RATE, RATE, "x")) == 0
     with pytest.raises(DataError, match="rate"):
         resampled(wave, 0, RATE, "x")
 

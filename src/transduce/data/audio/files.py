@@ -29,6 +29,7 @@ _TIMES = re.compile(rf"^(.*)#t={_SECONDS}(?:,{_SECONDS})?$", re.DOTALL)
 _BLOCK = 1 << 18  # samples read at once: little memory, and all channels of them
 SILENCE = 2e-4  # no sample is further from the mean: -74 dB of full scale, six steps of 16 bits
 CLIPPED = 0.999  # of full scale
+_CHANNELS = 64  # more of them are samples that lie the other way round
 _FARTHEST = 1e6  # of full scale: no sound, and the squares of much more are no float32
 
 
@@ -127,6 +128,10 @@ def resampled(samples: npt.NDArray[Any], given: float, rate: int, name: str) -> 
         raise DataError(f"{name}: samples are numbers, not {found.dtype}")
     if found.ndim not in (1, 2):
         raise DataError(f"{name}: samples are (N,) or (N, channels), not {found.shape}")
+    if found.ndim == 2 and not 1 <= found.shape[1] <= _CHANNELS:
+        raise DataError(
+            f"{name}: samples are (N,) or (N, channels); these have {found.shape[1]:,} channels"
+        )
     if not 1 <= given < 1e9:
         raise DataError(f"{name}: a rate is a number of samples a second, not {given}")
     if wrong := fault(found):
