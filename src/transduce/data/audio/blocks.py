@@ -38,7 +38,7 @@ def sound_blocks(path: Path, rate: int) -> Iterator[Array]:
             if wrong := fault(block):
                 worst = int(np.argmax(np.abs(block).max(axis=1)))  # NaN counts as the largest
                 at = (done + worst) / file.samplerate
-                raise DataError(f"{path}: {wrong}, at {at:.1f} s")
+                raise DataError(f"{path}: {wrong} at {at:.1f} s")
             done += len(block)
             last = len(block) < size
             samples = stream.push(block.mean(axis=1, dtype=np.float32), last=last)

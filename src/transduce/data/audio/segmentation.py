@@ -49,7 +49,9 @@ class Cutting:
                 f"a pause of {self.pause:g} s: from 0.1 up to the longest piece, {self.longest:g}"
             )
         if not 0 <= self.margin <= _MOST:
-            raise UsageError(f"a margin of {self.margin:g} s: a number from 0 to {_MOST:g} is needed")
+            raise UsageError(
+                f"a margin of {self.margin:g} s: a number from 0 to {_MOST:g} is needed"
+            )
         if not 0 <= self.lead <= _MOST:
             raise UsageError(f"a lead of {self.lead:g} s: a number from 0 to {_MOST:g} is needed")
 
