@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         "cut.wav": (good[:20_000], "cut short"),
         "cut.flac": (flac[: len(flac) // 2], "cannot be read to its end|cut short"),
         "text.wav": (b"this is no sound at all\n" * 20, "not a sound file"),
+        "zeros.mp3": (bytes(5000), "zeros.mp3: not a sound file that can be read$"),
         "noise.raw": (bytes(range(256)) * 20, "not a sound file"),
     }
     for name, (data, message) in broken.items():
@@ -131,6 +133,14 @@ def test_samples_far_beyond_full_scale_are_no_sound(tmp_path: Path, channels: in
         assert str(raised.value).startswith(f"{path}: ")
     with pytest.raises(DataError, match="the waveform: samples far beyond"):
         resampled(wave.astype(np.float64) * 1e9, RATE, RATE, "the waveform")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_pipes_and_devices_are_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path in (tmp_path / "pipe.wav", Path(os.devnull)):
+        with pytest.raises(DataError, match="is not a regular file: "):
+            load(str(path), RATE)
 
 
 def test_the_extension_does_not_decide(tmp_path: Path) -> None:

@@ -202,13 +202,17 @@ def opened(path: Path) -> Any:
         raise DataError(f"{path}: no name of a file: {error}") from None
     if stat.S_ISDIR(found.st_mode):
         raise DataError(f"{path} is a folder; a sound file is needed")
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path}: is not a regular file: sound is read from files, not from pipes")
     if found.st_size == 0:
         raise DataError(f"{path}: the file is empty")
     try:
         # Bytes, since names need not be UTF-8; only Windows has names of characters.
         return soundfile.SoundFile(str(path) if os.name == "nt" else os.fsencode(path))
     except (RuntimeError, TypeError, OSError) as error:
-        raise DataError(f"{path}: not a sound file that can be read: {said(error)}") from None
+        # Of damaged MP3 it says that there is no file, which is not so.
+        told = "" if "does not exist" in said(error) else f": {said(error)}"
+        raise DataError(f"{path}: not a sound file that can be read{told}") from None
 
 
 def said(error: Exception) -> str:
