@@ -135,7 +135,8 @@ def resampled(samples: npt.NDArray[Any], given: float, rate: int, name: str) -> 
     if not 1 <= given < 1e9:
         raise DataError(f"{name}: a rate is a number of samples a second, not {given}")
     if wrong := fault(found):
-        raise DataError(f"{name}: {wrong}")
+        count = int((~np.isfinite(found)).sum())
+        raise DataError(f"{name}: {f'{count:,} {wrong}' if count else wrong}")
     mono = found.mean(axis=1) if found.ndim == 2 else found
     wave = np.ascontiguousarray(mono, dtype=np.float32)
     if given == rate or not len(wave):
@@ -152,8 +153,7 @@ def fault(samples: npt.NDArray[Any]) -> str:
         return ""
     if math.isfinite(peak):
         return f"samples far beyond full scale, which is 1 (peak {peak:.3g})"
-    count = int((~np.isfinite(samples)).sum())
-    return f"{count:,} samples are not numbers (NaN or infinite)"
+    return "samples are not numbers (NaN or infinite)"
 
 
 def is_silent(wave: Waveform) -> bool:
