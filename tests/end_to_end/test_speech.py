@@ -120,6 +120,7 @@ INPUTS: dict[str, tuple[str, str]] = {
     "text.wav": ("not a sound file", "not a sound file"),
     "nan.wav": ("2 samples are not numbers", "samples are not numbers"),
     "inf.wav": ("1 samples are not numbers", "samples are not numbers"),
+    "huge.wav": ("samples far beyond full scale", "samples far beyond full scale"),
     "silence.wav": ("silence (3.00 s)", "no speech found in 3.0 s"),
     "missing.wav": ("does not exist", "does not exist"),
 }
@@ -133,8 +134,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     (top / "with spaces").mkdir()
     wave = melody(*MELODY)
     high = melody(*MELODY, rate=44_100)
-    broken = [np.array(wave), np.array(wave)]
-    broken[0][[700, 900]], broken[1][500] = np.nan, -np.inf
+    broken = [np.array(wave) for _ in range(3)]
+    broken[0][[700, 900]], broken[1][500], broken[2][500] = np.nan, -np.inf, 3e38
 
     def write(name: str, samples: Any, rate: int = RATE, **how: str) -> None:
         soundfile.write(top / name, samples, rate, **how)
@@ -154,7 +155,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     (top / "nothing.wav").touch()
     write("header.wav", wave[:0])
     (top / "text.wav").write_text("Not a sound at all.\n" * 40)
-    for name, samples in zip(("nan.wav", "inf.wav"), broken, strict=True):
+    for name, samples in zip(("nan.wav", "inf.wav", "huge.wav"), broken, strict=True):
         write(name, samples, subtype="FLOAT")
     write("silence.wav", np.zeros(3 * RATE))
     write("noise.wav", np.random.default_rng(3).normal(0, 0.1, 25 * RATE))

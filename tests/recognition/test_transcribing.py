@@ -95,6 +95,8 @@ def test_folders_are_expanded_in_order(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match="holds no sound file"):
         expanded([str(tmp_path / "none")])
+    with pytest.raises(UsageError, match="empty"):  # and not the working directory
+        expanded([str(tmp_path / "x.wav"), ""])
 
 
 def test_no_two_transcripts_go_to_one_file(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ KINDS = {
 
 # Of speech (`audio.check`).
 RECORDING_KINDS = {
-    "unreadable": "files that are missing, no sound, cut short, or hold what is no number",
+    "unreadable": "files that are missing, no sound, cut short, hold no numbers; bad rows",
     "empty": "a recording without samples, or without text",
     "silent": "nothing can be heard",
     "clipped": "samples in a row lie at the limit of the scale",

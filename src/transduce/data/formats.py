@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from transduce.data.files import COMPRESSED, count_lines, read_lines
 from transduce.errors import DataError, UsageError
@@ -128,7 +128,15 @@ def _example(texts: list[str], file: str, line: int) -> Example:
 
 
 Rows = Iterator[tuple[int, list[str]]]
+# Source and targets of a row, None for a blank line, or why there are none: others may go on.
+Fields: TypeAlias = "list[str] | DataError | None"
 _BLANK = ["", ""]  # what a blank line holds: for others to count and drop
+
+
+def _texts(fields: Fields) -> list[str]:
+    if isinstance(fields, DataError):
+        raise fields
+    return fields or _BLANK
 
 
 def _tsv_rows(layout: Layout) -> Rows:
@@ -159,13 +167,13 @@ def _table(layout: Layout) -> Iterator[Example]:
     """Two columns of a table, or more with further references."""
     name = str(layout.paths[0])
     for number, row, _ in table_rows(layout):
-        yield _example(row or _BLANK, name, number)
+        yield _example(_texts(row), name, number)
 
 
 def table_rows(
     layout: Layout, more: tuple[str, ...] = ()
-) -> Iterator[tuple[int, list[str] | None, list[str | None]]]:
-    """Line number, source and targets (None: a blank line), and further columns, of each row.
+) -> Iterator[tuple[int, Fields, list[str | None]]]:
+    """Line number, source and targets (see `Fields`), and further columns, of each row.
 
     The columns are named by number (there is no header) or by name (the first row is the header);
     those of `more` are None where the header does not name them.
@@ -190,9 +198,8 @@ def table_rows(
     for number, row in rows:
         empty = False
         if len(row) < needed:
-            if any(row):
-                raise DataError(f"{name}:{number}: {len(row)} columns; column {needed} is needed")
-            yield number, None, []
+            short = f"{name}:{number}: {len(row)} columns; column {needed} is needed"
+            yield number, DataError(short) if any(row) else None, []
             continue
         found = [row[i] if 0 <= i < len(row) else None for i in others]
         yield number, [row[i] for i in columns], found
@@ -213,11 +220,11 @@ def _jsonl(layout: Layout) -> Iterator[Example]:
     """Fields of each object."""
     name = str(layout.paths[0])
     for number, _, fields in json_rows(layout):
-        yield _example(fields or _BLANK, name, number)
+        yield _example(_texts(fields), name, number)
 
 
-def json_rows(layout: Layout) -> Iterator[tuple[int, Any, list[str] | None]]:
-    """Line number, object, and source and targets (None: a blank line).
+def json_rows(layout: Layout) -> Iterator[tuple[int, Any, Fields]]:
+    """Line number, object, and source and targets (see `Fields`).
 
     `a.b` finds field b of the object in field a. Targets may be lists of texts; further ones than
     the first may also be null.
@@ -232,8 +239,15 @@ def json_rows(layout: Layout) -> Iterator[tuple[int, Any, list[str] | None]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{name}:{number}: not JSON: {error}") from None
-        where = f"{name}:{number}"
+            yield number, None, DataError(f"{name}:{number}: not JSON: {error}")
+            continue
+        yield number, row, _json_fields(row, layout, f"{name}:{number}")
+    if not number:
+        raise DataError(f"{name} is empty")
+
+
+def _json_fields(row: Any, layout: Layout, where: str) -> Fields:
+    try:
         texts = [field_of(row, layout.source, where)]
         for key in (layout.target, *layout.more):
             value = _field(row, key, where)
@@ -241,9 +255,9 @@ def json_rows(layout: Layout) -> Iterator[tuple[int, Any, list[str] | None]]:
                 continue
             values = (value or [""]) if isinstance(value, list) else [value]
             texts += [_text(one, key, where) for one in values]
-        yield number, row, texts
-    if not number:
-        raise DataError(f"{name} is empty")
+    except DataError as error:
+        return error
+    return texts
 
 
 def field_of(row: Any, wanted: str, where: str) -> str:

@@ -24,11 +24,14 @@ def expanded(names: Iterable[str]) -> tuple[list[Named], list[str]]:
     """The recordings that some names of files and folders mean, in order.
 
     Of a folder, all sound files in it and below, by name; hidden ones are left out. The second list
-    tells what else was left out. Errors: UsageError for a folder without a sound file.
+    tells what else was left out. Errors: UsageError for a folder without a sound file, and
+    for an empty name.
     """
     found: list[Named] = []
     notes: list[str] = []
     for name in names:
+        if not name:  # of a variable that is not set; as a path it is the working directory
+            raise UsageError("the name of a recording is empty")
         path = Path(name)
         if not os.path.isdir(path):  # Path's own raises for names that cannot be
             found.append(Named(path))

@@ -30,6 +30,9 @@ def table(tmp_path: Path) -> Path:
     (tmp_path / "text.wav").write_text("not a sound")
     whole = (tmp_path / "good.wav").read_bytes()
     (tmp_path / "cut.wav").write_bytes(whole[:9000])
+    huge = wave.copy()
+    huge[7] = 3e38
+    write(tmp_path / "huge.wav", huge, subtype="FLOAT")
     rows = [
         "good.wav\tYES",  # 2
         "other.flac\tNO",
@@ -45,6 +48,7 @@ def table(tmp_path: Path) -> Path:
         "long.wav\tYES",
         "\tYES",
         "good.wav#t=0.2,0.9\t",
+        "huge.wav\tYES",  # 16
     ]
     path = tmp_path / "t.tsv"
     path.write_text("audio\ttext\n" + "\n".join(rows) + "\n")
@@ -55,7 +59,7 @@ def test_every_fault_is_counted(table: Path) -> None:
     report = check_recordings(open_corpora([CorpusOptions(table=str(table))]))
     lines = {kind: [s.line for s in f.examples] for kind, f in report.findings.items()}
     assert lines == {
-        "unreadable": [9, 10, 11],
+        "unreadable": [9, 10, 11, 16],
         "empty": [8, 14, 15],
         "silent": [5],
         "clipped": [6],
@@ -65,9 +69,9 @@ def test_every_fault_is_counted(table: Path) -> None:
         "duplicate": [4],
     }
     assert all(f.count == len(f.examples) for f in report.findings.values())
-    assert report.pairs == 14 and report.rates[8000] == 1
+    assert report.pairs == 15 and report.rates[8000] == 1
     assert "t.tsv:10" in str(report) and "cut short" in str(report)
-    assert "14 recordings" in str(report)
+    assert "15 recordings" in str(report)
 
 
 def test_the_command_tells_text_from_speech(
@@ -85,3 +89,50 @@ def test_a_clean_set_is_clean(tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_text("audio\ttext\na.wav\tYES\n")
     report = check_recordings(open_corpora([CorpusOptions(table=str(tmp_path / "t.tsv"))]))
     assert report.clean and "nothing looks wrong" in str(report)
+
+
+def test_rows_that_cannot_be_read_end_nothing(tmp_path: Path) -> None:
+    for k in range(9):
+        write(tmp_path / f"{k}.wav", tone(1.0, seed=k))
+    rows = [f"{k}.wav\tYES\t0\t1".encode() for k in range(9)]
+    rows[2] = b"2.wav"
+    rows[4] = b"4.wav\tYES\tsoon\t1"
+    rows[6] = b"6.wav\tS\xfc\xdf\t0\t1"
+    path = tmp_path / "t.tsv"
+    path.write_bytes(b"\n".join([b"audio\ttext\tstart\tend", *rows, b""]))
+    report = check_recordings(open_corpora([CorpusOptions(table=str(path))]))
+    wrong = report.findings["unreadable"]
+    assert (report.pairs, report.rates, wrong.count) == (9, {RATE: 6}, 3)
+    assert report.seconds == pytest.approx(6.0)
+    assert [(seen.line, seen.note) for seen in wrong.examples] == [
+        (4, "1 columns; column 2 is needed"),
+        (6, "'soon' is not a time in seconds"),
+        (8, "the row is not UTF-8, or has U+FFFD"),
+    ]
+
+
+def test_json_rows_that_cannot_be_read_end_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "a.wav", tone(1.0))
+    write(tmp_path / "b.wav", tone(1.0, seed=1))
+    path = tmp_path / "t.jsonl"
+    rows = [
+        '{"audio": "a.wav", "text": "YES"}',
+        "{",
+        '{"audio": 7}',
+        '{"audio": "b.wav", "text": ""}',
+    ]
+    path.write_text("\n".join(rows) + "\n")
+    report = check_recordings(open_corpora([CorpusOptions(table=str(path))]))
+    assert report.pairs == 4 and report.rates == {RATE: 2}
+    assert [seen.line for seen in report.findings["unreadable"].examples] == [2, 3]
+    assert [seen.line for seen in report.findings["empty"].examples] == [4]
+
+
+def test_what_was_read_before_the_rows_end_is_counted(tmp_path: Path) -> None:
+    write(tmp_path / "a.wav", tone(1.0))
+    (tmp_path / "wav.scp").write_text("u1 a.wav\nu2 sph2pipe b.sph |\n")
+    (tmp_path / "text").write_text("u1 YES\nu2 NO\n")
+    report = check_recordings(open_corpora([CorpusOptions(kaldi=str(tmp_path))]))
+    assert report.pairs == 1 and report.rates == {RATE: 1}
+    (seen,) = report.findings["unreadable"].examples
+    assert "wav.scp:2" in seen.note and "is a command" in seen.note

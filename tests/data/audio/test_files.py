@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from transduce.data.audio.blocks import sound_blocks
 from transduce.data.audio.files import is_silent, load, look, named, parts, resampled
 from transduce.errors import DataError
 
@@ -54,6 +56,9 @@ def test_samples_of_any_number_type(tmp_path: Path) -> None:
         resampled(np.array([0.0, np.nan, np.inf]), RATE, RATE, "x")
     with pytest.raises(DataError, match="samples are"):
         resampled(np.zeros((2, 2, 2)), RATE, RATE, "x")
+    with pytest.raises(DataError, match="these have 1,600 channels"):  # channels come last
+        resampled(np.stack([wave, wave]), RATE, RATE, "x")
+    assert len(resampled(np.zeros((0, 2)), RATE, RATE, "x")) == 0
     with pytest.raises(DataError, match="rate"):
         resampled(wave, 0, RATE, "x")
 
@@ -97,6 +102,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         "cut.wav": (good[:20_000], "cut short"),
         "cut.flac": (flac[: len(flac) // 2], "cannot be read to its end|cut short"),
         "text.wav": (b"this is no sound at all\n" * 20, "not a sound file"),
+        "zeros.mp3": (bytes(5000), "zeros.mp3: not a sound file that can be read$"),
         "noise.raw": (bytes(range(256)) * 20, "not a sound file"),
     }
     for name, (data, message) in broken.items():
@@ -112,6 +118,29 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     not_numbers[7] = np.nan
     with pytest.raises(DataError, match="1 samples are not numbers"):
         load(str(write(tmp_path / "nan.wav", not_numbers, RATE, "FLOAT")), RATE)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_samples_far_beyond_full_scale_are_no_sound(tmp_path: Path, channels: int) -> None:
+    wave = np.stack([tone(1.0)] * channels, axis=1)
+    loud = write(tmp_path / "loud.wav", wave * 30, RATE, "FLOAT")  # recorded badly, but finite
+    assert len(load(str(loud), RATE)[0]) == RATE
+    wave[5000, :] = 3e38  # whose sum over channels is infinite
+    path = write(tmp_path / "huge.wav", wave, RATE, "FLOAT")
+    for read in (lambda: load(str(path), RATE), lambda: list(sound_blocks(path, 8000))):
+        with pytest.raises(DataError, match=r"far beyond full scale.*\(peak 3e\+38\)") as raised:
+            read()
+        assert str(raised.value).startswith(f"{path}: ")
+    with pytest.raises(DataError, match="the waveform: samples far beyond"):
+        resampled(wave.astype(np.float64) * 1e9, RATE, RATE, "the waveform")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_pipes_and_devices_are_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path in (tmp_path / "pipe.wav", Path(os.devnull)):
+        with pytest.raises(DataError, match="is not a regular file: "):
+            load(str(path), RATE)
 
 
 def test_the_extension_does_not_decide(tmp_path: Path) -> None:

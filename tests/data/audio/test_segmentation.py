@@ -279,6 +279,11 @@ def test_what_comes_before_damage_is_kept(tmp_path: Path, speech_like: Make) -> 
 def test_wrong_values_are_told() -> None:
     for values in (
         {"longest": 0.5},
+        {"longest": float("inf")},
+        {"longest": float("nan")},
+        {"longest": 1e308},
+        {"margin": float("inf")},
+        {"lead": float("inf")},
         {"pause": 0.0},
         {"longest": 5.0, "pause": 9.0},
         {"margin": -1.0},
@@ -286,3 +291,5 @@ def test_wrong_values_are_told() -> None:
     ):
         with pytest.raises(UsageError):
             Cutting(**values)
+    never = Segmenter(RATE, Cutting(longest=1e9))
+    assert not never.push(np.zeros(RATE, np.float32)) and not never.finish()

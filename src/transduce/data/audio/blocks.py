@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from transduce.data.audio.activity import Array
-from transduce.data.audio.files import missing_bytes, opened, said
+from transduce.data.audio.containers import cut_short
+from transduce.data.audio.files import fault, opened, said
 from transduce.errors import DataError
 
 BLOCK = 4.0  # seconds read at once
@@ -19,7 +20,8 @@ def sound_blocks(path: Path, rate: int) -> Iterator[Array]:
     """The samples of a file, (n,) float32 at `rate` Hz a block, channels averaged.
 
     Errors: DataError naming the file where it cannot be opened, holds nothing, or, on the way,
-    where it is damaged or holds samples that are not numbers; what came before is good.
+    where it is damaged or holds samples that are no numbers or far too large; what came before is
+    good.
     """
     with opened(path) as file:
         if not len(file):
@@ -33,9 +35,10 @@ def sound_blocks(path: Path, rate: int) -> Iterator[Array]:
             except (RuntimeError, OSError) as error:  # libsndfile's are RuntimeErrors
                 at = done / file.samplerate
                 raise DataError(f"{path}: damaged after {at:.1f} s: {said(error)}") from None
-            if not np.isfinite(block).all():
-                at = (done + int(np.argmin(np.isfinite(block).all(axis=1)))) / file.samplerate
-                raise DataError(f"{path}: samples are not numbers (NaN or infinite) at {at:.1f} s")
+            if wrong := fault(block):
+                worst = int(np.argmax(np.abs(block).max(axis=1)))  # NaN counts as the largest
+                at = (done + worst) / file.samplerate
+                raise DataError(f"{path}: {wrong} at {at:.1f} s")
             done += len(block)
             last = len(block) < size
             samples = stream.push(block.mean(axis=1, dtype=np.float32), last=last)
@@ -46,8 +49,8 @@ def sound_blocks(path: Path, rate: int) -> Iterator[Array]:
         if done < len(file):
             seconds = done / file.samplerate, len(file) / file.samplerate
             raise DataError(f"{path}: cut short: {seconds[0]:.1f} of {seconds[1]:.1f} s")
-    if missing := missing_bytes(path):
-        raise DataError(f"{path}: cut short: {missing:,} bytes of its sound are missing")
+    if missing := cut_short(path):
+        raise DataError(f"{path}: cut short: {missing}")
 
 
 class Resampled:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from transduce.data.audio.files import clipped_share, is_silent, load, look
+from transduce.data.audio.manifest import BadRow, read_rows
 from transduce.data.check import EXAMPLES, RECORDING_KINDS, Finding, Report
 from transduce.data.corpus import Corpus
 from transduce.data.formats import Example
@@ -59,24 +60,22 @@ def check_recordings(corpora: Sequence[Corpus]) -> SpeechReport:
     of_rate: dict[int, list[Example]] = {}
     known: set[int] = set()
     for corpus in corpora:
-        try:
-            for chunk in chunks(corpus):
-                for example, found in zip(chunk, in_threads(_look, chunk), strict=True):
-                    report.pairs += 1
-                    report.seconds += found.seconds
-                    for kind, note in found.wrong:
-                        report.add(kind, example, note)
-                    if not found.rate:
-                        continue
-                    rates[found.rate] += 1
-                    first = of_rate.setdefault(found.rate, [])
-                    if len(first) < EXAMPLES:
-                        first.append(example)
-                    if found.content in known:
-                        report.add("duplicate", example)
-                    known.add(found.content)
-        except DataError as error:
-            report.add("unreadable", Example("", "", corpus.label, 0), str(error))
+        for chunk in chunks(_rows(corpus)):
+            for row, found in zip(chunk, in_threads(_look, chunk), strict=True):
+                example = Example("", "", row.file, row.line) if isinstance(row, BadRow) else row
+                report.pairs += row.line > 0
+                report.seconds += found.seconds
+                for kind, note in found.wrong:
+                    report.add(kind, example, note)
+                if not found.rate:
+                    continue
+                rates[found.rate] += 1
+                first = of_rate.setdefault(found.rate, [])
+                if len(first) < EXAMPLES:
+                    first.append(example)
+                if found.content in known:
+                    report.add("duplicate", example)
+                known.add(found.content)
     report.rates = dict(rates.most_common())
     usual = next(iter(report.rates), 0)
     others = [(rate, example) for rate in list(report.rates)[1:] for example in of_rate[rate]]
@@ -86,8 +85,21 @@ def check_recordings(corpora: Sequence[Corpus]) -> SpeechReport:
     return report
 
 
-def _look(example: Example) -> _Seen:
+def _rows(corpus: Corpus) -> Iterator[Example | BadRow]:
+    """All rows of a corpus; what ends them early is a row too, which has no line."""
+    try:
+        yield from read_rows(replace(corpus.layout, errors="replace"))
+    except DataError as error:
+        yield BadRow(corpus.label, 0, error)
+
+
+def _look(example: Example | BadRow) -> _Seen:
     """Everything that a recording and its text show by themselves."""
+    if isinstance(example, BadRow):
+        reason = str(example.error).removeprefix(f"{example.file}:{example.line}: ")
+        return _Seen(wrong=(("unreadable", reason),))
+    if "\ufffd" in example.source + (example.target or ""):
+        return _Seen(wrong=(("unreadable", "the row is not UTF-8, or has U+FFFD"),))
     text = (example.target or "").strip()
     if not example.source.strip():
         return _Seen(wrong=(("empty", "the row names no file"),))

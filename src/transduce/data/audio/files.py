@@ -11,7 +11,6 @@ import math
 import os
 import re
 import stat
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from transduce.data.audio.containers import cut_short
 from transduce.errors import DataError
 
 Waveform: TypeAlias = npt.NDArray[np.float32]
@@ -29,6 +29,8 @@ _TIMES = re.compile(rf"^(.*)#t={_SECONDS}(?:,{_SECONDS})?$", re.DOTALL)
 _BLOCK = 1 << 18  # samples read at once: little memory, and all channels of them
 SILENCE = 2e-4  # no sample is further from the mean: -74 dB of full scale, six steps of 16 bits
 CLIPPED = 0.999  # of full scale
+_CHANNELS = 64  # more of them are samples that lie the other way round
+_FARTHEST = 1e6  # of full scale: no sound, and the squares of much more are no float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def load(
     `speed` 1.1 plays it so much faster (and higher). Of a recording longer than `longest` seconds
     only so many are read, whatever its length, and the seconds returned tell.
     Errors: DataError naming the file when it is missing, no sound, empty, cut short, outside its
-    times, or holds samples that are not numbers.
+    times, or holds samples that are not numbers or far beyond full scale.
     """
     path, start, end = parts(name)
     with opened(path) as file:
@@ -104,9 +106,8 @@ def load(
         raise DataError(
             f"{path}: cut short: {(first + len(samples)) / given:.2f} of {whole / given:.2f} s"
         )
-    missing = missing_bytes(path) if end is None and wanted == whole_part else 0
-    if missing:
-        raise DataError(f"{path}: cut short: {missing:,} bytes of its sound are missing")
+    if end is None and wanted == whole_part and (missing := cut_short(path)):
+        raise DataError(f"{path}: cut short: {missing}")
     return resampled(samples, given * speed, rate, name), (last - first) / given
 
 
@@ -125,21 +126,34 @@ def resampled(samples: npt.NDArray[Any], given: float, rate: int, name: str) -> 
         found = (found.astype(np.float64) - middle) / (info.max / 2 if middle else info.max + 1.0)
     elif found.dtype.kind != "f":
         raise DataError(f"{name}: samples are numbers, not {found.dtype}")
-    if found.ndim == 2:
-        found = found.mean(axis=1)
-    if found.ndim != 1:
+    if found.ndim not in (1, 2):
         raise DataError(f"{name}: samples are (N,) or (N, channels), not {found.shape}")
+    if found.ndim == 2 and not 1 <= found.shape[1] <= _CHANNELS:
+        raise DataError(
+            f"{name}: samples are (N,) or (N, channels); these have {found.shape[1]:,} channels"
+        )
     if not 1 <= given < 1e9:
         raise DataError(f"{name}: a rate is a number of samples a second, not {given}")
-    wave = np.ascontiguousarray(found, dtype=np.float32)
-    if not np.isfinite(wave).all():
-        count = int((~np.isfinite(wave)).sum())
-        raise DataError(f"{name}: {count:,} samples are not numbers (NaN or infinite)")
+    if wrong := fault(found):
+        count = int((~np.isfinite(found)).sum())
+        raise DataError(f"{name}: {f'{count:,} {wrong}' if count else wrong}")
+    mono = found.mean(axis=1) if found.ndim == 2 else found
+    wave = np.ascontiguousarray(mono, dtype=np.float32)
     if given == rate or not len(wave):
         return wave
     import soxr
 
     return np.asarray(soxr.resample(wave, given, rate), dtype=np.float32)
+
+
+def fault(samples: npt.NDArray[Any]) -> str:
+    """Why samples, of any shape, can be no sound: some are no numbers, or far too large; or ""."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak <= _FARTHEST:
+        return ""
+    if math.isfinite(peak):
+        return f"samples far beyond full scale, which is 1 (peak {peak:.3g})"
+    return "samples are not numbers (NaN or infinite)"
 
 
 def is_silent(wave: Waveform) -> bool:
@@ -166,6 +180,8 @@ def _mono(file: Any, path: Path, first: int, wanted: int) -> npt.NDArray[np.floa
             block = file.read(min(left, _BLOCK), dtype="float32", always_2d=True)
             if not len(block):
                 break
+            if block.shape[1] > 1 and (wrong := fault(block)):  # a mean could hide it
+                raise DataError(f"{path}: {wrong}")
             blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
             left -= len(block)
     except (RuntimeError, OSError) as error:  # libsndfile's are RuntimeErrors
@@ -186,36 +202,20 @@ def opened(path: Path) -> Any:
         raise DataError(f"{path}: no name of a file: {error}") from None
     if stat.S_ISDIR(found.st_mode):
         raise DataError(f"{path} is a folder; a sound file is needed")
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path}: is not a regular file: sound is read from files, not from pipes")
     if found.st_size == 0:
         raise DataError(f"{path}: the file is empty")
     try:
         # Bytes, since names need not be UTF-8; only Windows has names of characters.
         return soundfile.SoundFile(str(path) if os.name == "nt" else os.fsencode(path))
     except (RuntimeError, TypeError, OSError) as error:
-        raise DataError(f"{path}: not a sound file that can be read: {said(error)}") from None
+        # Of damaged MP3 it says that there is no file, which is not so.
+        told = "" if "does not exist" in said(error) else f": {said(error)}"
+        raise DataError(f"{path}: not a sound file that can be read{told}") from None
 
 
 def said(error: Exception) -> str:
     """What libsndfile said, without the path, which it repeats."""
     told = str(getattr(error, "error_string", error)).strip().removeprefix("Error : ").rstrip(".")
     return told or type(error).__name__
-
-
-def missing_bytes(path: Path) -> int:
-    """How many bytes a WAV file lacks of the sound that it announces; 0 for other files.
-
-    libsndfile takes a file that was cut short for a shorter one.
-    """
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return 0
-        size = path.stat().st_size
-        while len(chunk := file.read(8)) == 8:
-            name, length = struct.unpack("<4sI", chunk)
-            if name == b"data":
-                # Programs that write into a pipe announce nothing, or everything.
-                known = 0 < length < 0x7FFFFF00
-                return max(0, file.tell() + length - size) if known else 0
-            file.seek(length + length % 2, 1)
-    return 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from transduce.data.audio.files import named, parts
 from transduce.data.files import read_lines
-from transduce.data.formats import Example, Layout, json_rows, read_texts, table_rows
+from transduce.data.formats import Example, Fields, Layout, json_rows, read_texts, table_rows
 from transduce.errors import DataError, UsageError
 
 # Columns that a table may have beside those of the recording and its text.
@@ -19,12 +20,29 @@ _WHOLE = 1 << 20  # bytes of a file that are hashed one by one
 _PIECE = 1 << 16  # of larger files, so many at each of 17 places
 
 
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be read, by file and line; `error` names both."""
+
+    file: str
+    line: int
+    error: DataError
+
+
 def read_recordings(layout: Layout) -> Iterator[Example]:
     """Examples whose source is the name of a recording (see `audio.files`), as a stream.
 
     Errors: DataError naming file and line, for rows that cannot be read; whether the recordings are
     there is found when they are.
     """
+    for row in read_rows(layout):
+        if isinstance(row, BadRow):
+            raise row.error
+        yield row
+
+
+def read_rows(layout: Layout) -> Iterator[Example | BadRow]:
+    """As `read_recordings`, but of tables also what follows a row that cannot be read."""
     if layout.format == "kaldi":
         return _kaldi(layout.paths[0].parent)
     if layout.format in ("tsv", "csv"):
@@ -82,31 +100,43 @@ def _seconds(value: Any, where: str) -> float | None:
     return seconds
 
 
-def _table(layout: Layout) -> Iterator[Example]:
+def _table(layout: Layout) -> Iterator[Example | BadRow]:
     """Rows of a TSV or CSV file; speaker, start and end are used where the header names them."""
     path = layout.paths[0]
     where, folder = str(path), path.parent
     for number, row, more in table_rows(layout, (SPEAKER, START, END)):
-        if row is None:
-            yield Example("", "", where, number)
-            continue
-        speaker, start, end = more
-        name = _recording(folder, row[0], start, end, f"{where}:{number}")
-        yield Example(name, row[1], where, number, speaker or None)
+        speaker, start, end = more or (None, None, None)
+        yield _row(folder, row, (start, end), speaker or None, (where, number))
 
 
-def _jsonl(layout: Layout) -> Iterator[Example]:
+def _jsonl(layout: Layout) -> Iterator[Example | BadRow]:
     """Objects of a JSON lines file, with the same fields."""
     path = layout.paths[0]
     where, folder = str(path), path.parent
     for number, row, fields in json_rows(layout):
-        if fields is None:
-            yield Example("", "", where, number)
-            continue
         extra = row if isinstance(row, dict) else {}
         start, end, speaker = (extra.get(key) for key in (START, END, SPEAKER))
-        name = _recording(folder, fields[0], start, end, f"{where}:{number}")
-        yield Example(name, fields[1], where, number, None if speaker is None else str(speaker))
+        speaker = None if speaker is None else str(speaker)
+        yield _row(folder, fields, (start, end), speaker, (where, number))
+
+
+def _row(
+    folder: Path,
+    fields: Fields,
+    times: tuple[Any, Any],
+    speaker: str | None,
+    place: tuple[str, int],
+) -> Example | BadRow:
+    """What a row of a table says, which lies at `place`: file and line."""
+    if fields is None:
+        return Example("", "", *place)
+    if isinstance(fields, DataError):
+        return BadRow(*place, fields)
+    try:
+        name = _recording(folder, fields[0], *times, f"{place[0]}:{place[1]}")
+    except DataError as error:
+        return BadRow(*place, error)
+    return Example(name, fields[1], *place, speaker)
 
 
 def _lines(layout: Layout) -> Iterator[Example]:

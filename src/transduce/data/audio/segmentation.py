@@ -21,6 +21,7 @@ SHORT = 1.0  # seconds: in a recording so short there may be no silence to know 
 AUDIBLE = -70.0  # dB of full scale, smoothed over 50 ms
 LEAST_CHANGE = 2.0  # dB; speech has 4.7 and more, 2.2 in noise 5 dB below it; noise has 1.7
 CLICK = 0.08  # seconds that must be active in a piece
+_MOST = 1e9  # seconds, 31 years: "never", in numbers that can be counted with
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +40,20 @@ class Cutting:
     lead: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.longest >= 1.0:
-            raise UsageError(f"pieces of at most {self.longest:g} s: at least 1 is needed")
+        if not 1.0 <= self.longest <= _MOST:
+            raise UsageError(
+                f"pieces of at most {self.longest:g} s: a number from 1 to {_MOST:g} is needed"
+            )
         if not 0.1 <= self.pause <= self.longest:
             raise UsageError(
                 f"a pause of {self.pause:g} s: from 0.1 up to the longest piece, {self.longest:g}"
             )
-        if not self.margin >= 0:
-            raise UsageError(f"a margin of {self.margin:g} s: it cannot be negative")
-        if not self.lead >= 0:
-            raise UsageError(f"a lead of {self.lead:g} s: it cannot be negative")
+        if not 0 <= self.margin <= _MOST:
+            raise UsageError(
+                f"a margin of {self.margin:g} s: a number from 0 to {_MOST:g} is needed"
+            )
+        if not 0 <= self.lead <= _MOST:
+            raise UsageError(f"a lead of {self.lead:g} s: a number from 0 to {_MOST:g} is needed")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
