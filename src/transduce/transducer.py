@@ -28,6 +28,7 @@ from transduce.inputs import (
     Input,
     Source,
     Text,
+    check_inputs,
     in_pairs,
     is_one,
     joined,
@@ -238,6 +239,7 @@ class Transducer(Answering[SearchOptions]):
 
         Raises DataError when there are not as many targets as sources.
         """
+        check_inputs(sources, heard=isinstance(self.source, SpeechSide))
         if is_one(sources):
             return next(self._score([sources], [targets]))
         if isinstance(sources, (list, tuple)):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from transduce.cli import app
+from transduce.errors import UsageError
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -312,6 +313,51 @@ def test_a_given_text_is_aligned_with_its_sound(trained: Path) -> None:
     too_short = model.align((melody(MELODY[0]), RATE), " ".join(names * 5))
     assert too_short.times is None
     assert model.align((melody(*names), RATE), "").reason == "blank input"
+
+
+def test_a_waveform_and_its_rate_may_be_two_arguments(trained: Path) -> None:
+    import torch
+
+    from transduce.transducer import load
+
+    model = load(trained, "cpu", "fp32")
+    wave = melody(*MELODY, rate=16_000).astype(np.float32)
+    said = model((wave, 16_000))
+    assert said.text == " ".join(MELODY)
+    learnt = torch.tensor(wave, requires_grad=True)
+    for sound in (wave, wave[:, None], wave.tolist(), learnt, torch.tensor(wave).bfloat16()):
+        assert model(sound, 16_000).text == said.text
+    assert model(wave, np.int64(16_000), beam=1).text == model((wave, 16_000), beam=1).text
+    assert [one.score for one in model([(learnt, 16_000)])] == [said.score]
+    assert model.score((learnt, 16_000), said.text).log_prob < 0
+
+
+def test_what_is_no_sound_is_told_at_once(trained: Path) -> None:
+    from transduce.transducer import load
+
+    model: Any = load(trained, "cpu", "fp32")
+    wave = melody(*MELODY)
+    for given, told in (
+        ((wave,), "samples need their rate"),
+        (([wave, wave],), "samples need their rate"),
+        (((wave, wave),), "samples need their rate"),
+        ((None,), "not None"),
+        ((7,), "not int"),
+        (((wave, None),), "rate in .samples, rate. is .* not None"),
+        (((wave, "8000"),), "rate in .samples, rate. is .* not str"),
+        ((wave, "8000"), "a rate is a number of samples a second, not str"),
+        ((wave, True), "not bool"),
+        ((None, RATE), "not None"),
+        (("a.wav", RATE), "a sound file says its own"),
+        (((wave, RATE), RATE), "given twice"),
+        (([wave, wave], RATE), "of one waveform"),
+        ((["a.wav"], RATE), "of one waveform"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            model(*given)
+    with pytest.raises(UsageError, match="samples need their rate"):
+        model.score(wave, "low")
+    assert "not 0" in str(model(wave, 0).reason)
 
 
 def heard(wave: Any) -> list[str]:
