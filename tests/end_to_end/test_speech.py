@@ -216,6 +216,20 @@ def test_word_times_are_where_the_notes_are(
     assert forced.shape == (3, plain.attention.shape[1])
 
 
+def test_json_has_the_n_best_that_were_asked_for(
+    trained: Path, inputs: list[Path], run: Run
+) -> None:
+    options = ("--json", "--beam", 3, "--search", "n_best=3")
+    code, out, _ = run("transcribe", trained, inputs[0], *options)
+    (segment,) = json.loads(out)["segments"]
+    first, *others = segment["n_best"]
+    assert code == 0 and len(others) == 2
+    assert first == {"text": segment["text"], "score": segment["score"]}
+    scores = [choice["score"] for choice in segment["n_best"]]
+    assert scores == sorted(scores, reverse=True)
+    assert len({choice["text"] for choice in segment["n_best"]}) == 3
+
+
 def test_a_recording_is_drawn(trained: Path, inputs: list[Path], run: Run, tmp_path: Path) -> None:
     for name, more in (("a.png", []), ("b.svg", ["--target", "mid mid"])):
         code, out, err = run(
