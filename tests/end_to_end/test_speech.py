@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -230,6 +233,31 @@ def test_json_has_the_n_best_that_were_asked_for(
     assert len({choice["text"] for choice in segment["n_best"]}) == 3
 
 
+def test_commands_for_other_tasks_and_models_say_what_fits(
+    trained: Path, folder: Path, inputs: list[Path], run: Run
+) -> None:
+    from transduce.folder import write_manifest
+
+    code, _, err = run("translate", trained, inputs[0])
+    assert code == 2 and "a model for recognition, so use `transduce transcribe`" in err
+    other = folder / "other"
+    shutil.copytree(trained, other)
+    sound = json.loads((other / "source.json").read_text())
+    (other / "source.json").write_text(json.dumps(sound | {"shift_ms": 12.5}))
+    write_manifest(other, task="recognition", source_language=None, target_language=None)
+    code, _, err = run("transcribe", f"{trained},{other}", inputs[0])
+    assert code == 2 and "hear sound as different frames" in err and "vocabular" not in err
+
+
+def test_a_closed_screen_names_the_option_that_there_is(trained: Path, inputs: list[Path]) -> None:
+    command = [sys.executable, "-m", "transduce", "transcribe", str(trained), str(inputs[0])]
+    closed = subprocess.run(
+        f"{shlex.join(command)} >&-", shell=True, capture_output=True, text=True, check=False
+    )
+    assert closed.returncode == 2
+    assert "standard output is closed; use --out FOLDER" in closed.stderr
+
+
 def test_a_recording_is_drawn(trained: Path, inputs: list[Path], run: Run, tmp_path: Path) -> None:
     for name, more in (("a.png", []), ("b.svg", ["--target", "mid mid"])):
         code, out, err = run(
@@ -239,7 +267,7 @@ def test_a_recording_is_drawn(trained: Path, inputs: list[Path], run: Run, tmp_p
     drawn = (tmp_path / "b.svg").read_text()
     assert "attention" in drawn and "CTC" in drawn
     code, _, err = run("figure", "attention", trained, inputs[1].parent.parent / "silence.wav")
-    assert code == 2 and "nothing to draw: silence" in err
+    assert code == 1 and "nothing to draw: silence" in err
     code, _, err = run("figure", "attention", trained, inputs[-2])
     assert code == 1 and "does not exist" in err
 

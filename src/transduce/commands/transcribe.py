@@ -105,6 +105,8 @@ def _read_lines(request: Request, live: tuple[int, float] | None) -> None:
             f"{request.model}: a model for {task_of(request.model)}, which reads lines of text: "
             f"transduce predict {request.model} FILE"
         )
+    if sys.stdout is None:
+        raise UsageError("standard output is closed; use `transduce predict` with --output FILE")
     run_predict(
         request.model,
         request.inputs[0] if request.inputs else "-",
@@ -163,7 +165,7 @@ def _write(request: Request, found: Iterator[Transcript], places: Sequence[Path]
             atomic_bytes(place, whole.encode("utf-8", "replace"))
         print(f"transduce: {len(places):,} transcripts in {request.out}", file=sys.stderr)
         return
-    with line_writer(None, live=True) as write:
+    with line_writer(None, live=True, instead="--out FOLDER") as write:
         for one in found:
             name = f"{one.audio}\t" if request.names and request.form == "text" else ""
             write(name + render(one).removesuffix("\n"))
