@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -149,11 +150,21 @@ def _told(found: Iterator[Transcript]) -> Iterator[Transcript]:
     for one in found:
         count += 1
         readable += one.seconds > 0
-        reasons.tell(one.audio, one.reason)
+        reasons.tell(_escaped(one.audio), one.reason)
         yield one
     reasons.summary()
     if not readable:
         raise DataError("nothing to transcribe" if count == 1 else f"none of {count} can be read")
+
+
+def _escaped(name: str) -> str:
+    """The name of a file on one line and without tabs: as Python escapes them, such as `a\\nb`."""
+    if os.sep == "\\":  # where no name can hold what would be escaped
+        return name
+    return "".join(
+        c.encode("unicode_escape").decode() if c in "\\\t" or c.splitlines() == [""] else c
+        for c in name
+    )
 
 
 def _write(request: Request, found: Iterator[Transcript], places: Sequence[Path] | None) -> None:
@@ -167,5 +178,5 @@ def _write(request: Request, found: Iterator[Transcript], places: Sequence[Path]
         return
     with line_writer(None, live=True, instead="--out FOLDER") as write:
         for one in found:
-            name = f"{one.audio}\t" if request.names and request.form == "text" else ""
+            name = f"{_escaped(one.audio)}\t" if request.names and request.form == "text" else ""
             write(name + render(one).removesuffix("\n"))
