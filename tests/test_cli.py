@@ -494,6 +494,19 @@ def test_closed_streams(untrained: Path) -> None:
     assert closed.returncode == 2 and b"standard output is closed" in closed.stderr
 
 
+def test_help_says_what_is_read_ahead_and_what_is_checked(run: Run) -> None:
+    assert "Pieces of recordings read ahead" in " ".join(run("transcribe", "--help")[1].split())
+    assert "Lines read ahead" in " ".join(run("predict", "--help")[1].split())
+    assert "Of recordings: unreadable, silent" in run("data", "check", "--help")[1]
+
+
+def test_a_blank_file_is_no_wrong_command(run: Run, untrained: Path, tmp_path: Path) -> None:
+    (tmp_path / "blank.txt").write_text(" \n")
+    code, _, err = run("figure", "source", untrained, tmp_path / "blank.txt")
+    assert code == 1 and "nothing to draw: blank input" in err
+    assert run("figure", "source", untrained, " ")[0] == 2
+
+
 def test_a_line_is_answered_before_the_next_is_sent(untrained: Path) -> None:
     command = [sys.executable, "-m", "transduce", "predict", str(untrained), "--window", "1"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +128,19 @@ def test_search_options_are_checked_like_a_recipe(model: Transducer) -> None:
         model("cat", n_best=5)
     with pytest.raises(TypeError, match="not int"):
         model([3])  # type: ignore[list-item]
+
+
+def test_what_is_no_text_is_told_at_once(model: Transducer) -> None:
+    call: Any = model
+    for wrong, told in (
+        (("cat", 16_000), "a rate .16000. is of sound, and this model reads text"),
+        ((np.zeros(9), 16_000), "this model reads text"),
+        ((np.zeros(9),), "an input is a str, not numbers"),
+        ((None,), "an input is a str.* not None"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            call(*wrong)
+    assert [one.text for one in call(np.array(["cat"]))] == [model("cat").text]
 
 
 def test_a_shortlist_is_cut_to_its_size_once(model: Transducer) -> None:

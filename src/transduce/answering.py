@@ -19,7 +19,17 @@ from transduce.data.text import TextSide
 from transduce.data.tokenizers.base import UNK
 from transduce.errors import DataError
 from transduce.hypotheses import Hypothesis, replace_unknown
-from transduce.inputs import WINDOW, Input, Source, Text, is_one, joined, read_texts
+from transduce.inputs import (
+    WINDOW,
+    Input,
+    Source,
+    Text,
+    at_rate,
+    check_inputs,
+    is_one,
+    joined,
+    read_texts,
+)
 from transduce.output import Output, one_line
 
 Item = TypeVar("Item")
@@ -61,17 +71,29 @@ class Answering(ABC, Generic[Chosen]):
         """One n-best list a source, empty for a source that fails and then has its reason."""
 
     @overload
-    def __call__(self, inputs: Input, **search: Any) -> Output: ...
+    def __call__(self, inputs: Any, rate: int, **search: Any) -> Output: ...
     @overload
-    def __call__(self, inputs: list[str] | tuple[str, ...], **search: Any) -> list[Output]: ...
+    def __call__(self, inputs: Input, rate: None = None, **search: Any) -> Output: ...
     @overload
-    def __call__(self, inputs: Iterable[Input], **search: Any) -> Iterator[Output]: ...
+    def __call__(
+        self, inputs: list[str] | tuple[str, ...], rate: None = None, **search: Any
+    ) -> list[Output]: ...
+    @overload
+    def __call__(
+        self, inputs: Iterable[Input], rate: None = None, **search: Any
+    ) -> Iterator[Output]: ...
 
-    def __call__(self, inputs: Any, **search: Any) -> Any:
+    def __call__(self, inputs: Any, rate: int | None = None, **search: Any) -> Any:
         """Decode; keywords override the recipe's search options (beam=1, n_best=3, …).
 
-        Where the source is speech, an input is the path of a sound file, or (samples, rate).
+        Where the source is speech, an input is the path of a sound file, or (samples, rate);
+        one of these may be given as two arguments: samples, (N,) or (N, channels), and `rate`, Hz.
+        Errors: UsageError for what is no input, and for samples without their rate.
         """
+        heard = isinstance(self.source, SpeechSide)
+        if rate is not None:
+            inputs = at_rate(inputs, rate, heard=heard)
+        check_inputs(inputs, heard=heard)
         if is_one(inputs):
             return next(self.stream([inputs], **search))
         if isinstance(inputs, (list, tuple)):

@@ -13,11 +13,13 @@ import numpy as np
 from transduce.data.lengths import marked_for_search
 from transduce.data.speech import Sound, SpeechSide
 from transduce.data.text import TextSide
-from transduce.errors import DataError
+from transduce.errors import DataError, UsageError
 
 WINDOW = 2048  # inputs read ahead, sorted by length and decoded together
 
 SPEECH_WINDOW = 64  # the same of recordings, whose frames take hundreds of times the memory
+
+_NO_RATE = "samples need their rate: give (samples, rate), with samples a second as in 16000"
 
 Text: TypeAlias = str | bytes  # bytes: a line as it stands in a file, UTF-8 or not
 # What a model takes: texts, or recordings by path (also in a line of a file) or as samples and rate
@@ -76,11 +78,23 @@ def read_sounds(side: SpeechSide, sounds: Sequence[Input], limit: int) -> list[S
 def _sound(sound: Input) -> Sound:
     if isinstance(sound, bytes):
         return sound.decode("utf-8", errors="surrogateescape")  # a path may be any bytes
-    if isinstance(sound, (str, Path)) or is_waveform(sound):
+    if isinstance(sound, (str, Path)):
         return sound
+    if is_waveform(sound):
+        return _plain(sound[0]), sound[1]
+    if _is_samples(sound):
+        raise UsageError(_NO_RATE)
     raise TypeError(
         f"an input is the path of a sound file, or (samples, rate), not {type(sound).__name__}"
     )
+
+
+def _plain(samples: Any) -> Any:
+    """Samples as NumPy can read them: a tensor as it is on the CPU, without its gradient."""
+    if not hasattr(samples, "detach"):
+        return samples
+    samples = samples.detach().cpu()
+    return samples.float() if samples.is_floating_point() else samples  # NumPy has no bfloat16
 
 
 def is_waveform(item: Any) -> bool:
@@ -90,8 +104,68 @@ def is_waveform(item: Any) -> bool:
         and len(item) == 2
         and hasattr(item[0], "__len__")
         and not isinstance(item[0], (str, bytes))
-        and isinstance(item[1], (int, float, np.integer, np.floating))
+        and _is_rate(item[1])
     )
+
+
+def _is_rate(rate: Any) -> bool:
+    return isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
+
+
+def _is_samples(item: Any) -> bool:
+    """Whether this is an array or a tensor of numbers, and not one of names of files."""
+    if not hasattr(item, "dtype") or not hasattr(item, "__len__"):
+        return False
+    return getattr(item.dtype, "kind", "f") in "biuf"  # torch's types have no kind
+
+
+def at_rate(samples: Any, rate: Any, *, heard: bool) -> Sound:
+    """One waveform of samples and rate given apart; `heard`: the model's source is speech.
+
+    Errors: UsageError where there is nothing that a rate could be of, or it is no number.
+    """
+    if not heard:
+        raise UsageError(f"a rate ({rate!r}) is of sound, and this model reads text; leave it out")
+    if isinstance(samples, (str, bytes, Path)):
+        raise UsageError("a rate is of samples; a sound file says its own, so leave it out")
+    if not _is_rate(rate):
+        raise UsageError(f"a rate is a number of samples a second, not {_called(rate)}")
+    if is_waveform(samples):
+        raise UsageError(f"the rate is given twice, as {samples[1]} and as {rate}")
+    several = isinstance(samples, (list, tuple)) and any(
+        isinstance(one, (str, bytes, Path)) or is_waveform(one) or _is_samples(one)
+        for one in samples
+    )
+    if several:
+        raise UsageError("a rate is of one waveform; of several give [(samples, rate), …]")
+    if not hasattr(samples, "__len__"):
+        raise UsageError(f"samples are an array, (N,) or (N, channels), not {_called(samples)}")
+    return samples, rate
+
+
+def check_inputs(inputs: Any, *, heard: bool) -> None:
+    """UsageError for what is neither an input nor several; `heard`: the source is speech."""
+    one = "the path of a sound file, or (samples, rate)" if heard else "a str"
+    if is_one(inputs):
+        return
+    if isinstance(inputs, tuple) and len(inputs) == 2 and _is_samples(inputs[0]) and heard:
+        if _is_samples(inputs[1]) and len(np.shape(inputs[1])):
+            raise UsageError(_NO_RATE)
+        wrong = _called(inputs[1])
+        raise UsageError(
+            f"the rate in (samples, rate) is a number of samples a second, not {wrong}"
+        )
+    if _is_samples(inputs):
+        if heard:
+            raise UsageError(_NO_RATE)
+        raise UsageError(f"an input is {one}, not numbers ({type(inputs).__name__})")
+    if not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__"):
+        raise UsageError(f"an input is {one}, several are an iterable, not {_called(inputs)}")
+
+
+def _called(value: Any) -> str:
+    """A wrong value in a message: None by its name, others by that of their type."""
+    return "None" if value is None else type(value).__name__
 
 
 def is_one(inputs: Any) -> bool:

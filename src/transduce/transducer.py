@@ -28,6 +28,7 @@ from transduce.inputs import (
     Input,
     Source,
     Text,
+    check_inputs,
     in_pairs,
     is_one,
     joined,
@@ -238,6 +239,7 @@ class Transducer(Answering[SearchOptions]):
 
         Raises DataError when there are not as many targets as sources.
         """
+        check_inputs(sources, heard=isinstance(self.source, SpeechSide))
         if is_one(sources):
             return next(self._score([sources], [targets]))
         if isinstance(sources, (list, tuple)):
@@ -357,6 +359,14 @@ def _sides(folder: ModelFolder) -> tuple[SourceSide, TextSide]:
 def _same_vocabulary(first: ModelFolder, other: ModelFolder) -> None:
     for side in ("source", "target"):
         if _vocabulary(first, side) != _vocabulary(other, side):
+            if side == "source" and "speech" in (
+                first.recipe.source_kind,
+                other.recipe.source_kind,
+            ):
+                raise UsageError(
+                    f"{first.path} and {other.path} hear sound as different frames (rate, bins, "
+                    "lengths or normalisation of source.json); an ensemble needs the same"
+                )
             raise UsageError(
                 f"{first.path} and {other.path} have different {side} vocabularies; "
                 "an ensemble needs the same"

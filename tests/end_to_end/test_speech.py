@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +20,7 @@ import numpy as np
 import pytest
 
 from transduce.cli import app
+from transduce.errors import UsageError
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -216,6 +220,45 @@ def test_word_times_are_where_the_notes_are(
     assert forced.shape == (3, plain.attention.shape[1])
 
 
+def test_json_has_the_n_best_that_were_asked_for(
+    trained: Path, inputs: list[Path], run: Run
+) -> None:
+    options = ("--json", "--beam", 3, "--search", "n_best=3")
+    code, out, _ = run("transcribe", trained, inputs[0], *options)
+    (segment,) = json.loads(out)["segments"]
+    first, *others = segment["n_best"]
+    assert code == 0 and len(others) == 2
+    assert first == {"text": segment["text"], "score": segment["score"]}
+    scores = [choice["score"] for choice in segment["n_best"]]
+    assert scores == sorted(scores, reverse=True)
+    assert len({choice["text"] for choice in segment["n_best"]}) == 3
+
+
+def test_commands_for_other_tasks_and_models_say_what_fits(
+    trained: Path, folder: Path, inputs: list[Path], run: Run
+) -> None:
+    from transduce.folder import write_manifest
+
+    code, _, err = run("translate", trained, inputs[0])
+    assert code == 2 and "a model for recognition, so use `transduce transcribe`" in err
+    other = folder / "other"
+    shutil.copytree(trained, other)
+    sound = json.loads((other / "source.json").read_text())
+    (other / "source.json").write_text(json.dumps(sound | {"shift_ms": 12.5}))
+    write_manifest(other, task="recognition", source_language=None, target_language=None)
+    code, _, err = run("transcribe", f"{trained},{other}", inputs[0])
+    assert code == 2 and "hear sound as different frames" in err and "vocabular" not in err
+
+
+def test_a_closed_screen_names_the_option_that_there_is(trained: Path, inputs: list[Path]) -> None:
+    command = [sys.executable, "-m", "transduce", "transcribe", str(trained), str(inputs[0])]
+    closed = subprocess.run(
+        f"{shlex.join(command)} >&-", shell=True, capture_output=True, text=True, check=False
+    )
+    assert closed.returncode == 2
+    assert "standard output is closed; use --out FOLDER" in closed.stderr
+
+
 def test_a_recording_is_drawn(trained: Path, inputs: list[Path], run: Run, tmp_path: Path) -> None:
     for name, more in (("a.png", []), ("b.svg", ["--target", "mid mid"])):
         code, out, err = run(
@@ -225,7 +268,7 @@ def test_a_recording_is_drawn(trained: Path, inputs: list[Path], run: Run, tmp_p
     drawn = (tmp_path / "b.svg").read_text()
     assert "attention" in drawn and "CTC" in drawn
     code, _, err = run("figure", "attention", trained, inputs[1].parent.parent / "silence.wav")
-    assert code == 2 and "nothing to draw: silence" in err
+    assert code == 1 and "nothing to draw: silence" in err
     code, _, err = run("figure", "attention", trained, inputs[-2])
     assert code == 1 and "does not exist" in err
 
@@ -313,6 +356,51 @@ def test_a_given_text_is_aligned_with_its_sound(trained: Path) -> None:
     too_short = model.align((melody(MELODY[0]), RATE), " ".join(names * 5))
     assert too_short.times is None
     assert model.align((melody(*names), RATE), "").reason == "blank input"
+
+
+def test_a_waveform_and_its_rate_may_be_two_arguments(trained: Path) -> None:
+    import torch
+
+    from transduce.transducer import load
+
+    model = load(trained, "cpu", "fp32")
+    wave = melody(*MELODY, rate=16_000).astype(np.float32)
+    said = model((wave, 16_000))
+    assert said.text == " ".join(MELODY)
+    learnt = torch.tensor(wave, requires_grad=True)
+    for sound in (wave, wave[:, None], wave.tolist(), learnt, torch.tensor(wave).bfloat16()):
+        assert model(sound, 16_000).text == said.text
+    assert model(wave, np.int64(16_000), beam=1).text == model((wave, 16_000), beam=1).text
+    assert [one.score for one in model([(learnt, 16_000)])] == [said.score]
+    assert model.score((learnt, 16_000), said.text).log_prob < 0
+
+
+def test_what_is_no_sound_is_told_at_once(trained: Path) -> None:
+    from transduce.transducer import load
+
+    model: Any = load(trained, "cpu", "fp32")
+    wave = melody(*MELODY)
+    for given, told in (
+        ((wave,), "samples need their rate"),
+        (([wave, wave],), "samples need their rate"),
+        (((wave, wave),), "samples need their rate"),
+        ((None,), "not None"),
+        ((7,), "not int"),
+        (((wave, None),), "rate in .samples, rate. is .* not None"),
+        (((wave, "8000"),), "rate in .samples, rate. is .* not str"),
+        ((wave, "8000"), "a rate is a number of samples a second, not str"),
+        ((wave, True), "not bool"),
+        ((None, RATE), "not None"),
+        (("a.wav", RATE), "a sound file says its own"),
+        (((wave, RATE), RATE), "given twice"),
+        (([wave, wave], RATE), "of one waveform"),
+        ((["a.wav"], RATE), "of one waveform"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            model(*given)
+    with pytest.raises(UsageError, match="samples need their rate"):
+        model.score(wave, "low")
+    assert "not 0" in str(model(wave, 0).reason)
 
 
 def heard(wave: Any) -> list[str]:

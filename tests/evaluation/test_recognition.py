@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from transduce.assessment import Assessment, read_trial
 from transduce.errors import DataError, UsageError
 from transduce.evaluation.alignment import Edit, align, count, nearest
-from transduce.evaluation.errors_view import aligned_text, confusion_lines, heading
+from transduce.evaluation.errors_view import (
+    aligned_text,
+    confusion_lines,
+    heading,
+    html,
+    markdown,
+)
 from transduce.evaluation.metrics import compute
 from transduce.evaluation.recognition import recognition_errors
 from transduce.evaluation.report import ReportRow, write_report
@@ -124,20 +130,31 @@ def test_the_closest_reference_counts() -> None:
 
 def test_aligned_text_lines_up_and_folds() -> None:
     columns = align("THE BAT ON SAT".split(), "THE CAT SAT DOWN".split())
-    lines = aligned_text(columns).split("\n")
+    lines = aligned_text(columns, "word").split("\n")
     assert lines == [
         "REF: THE *** CAT SAT DOWN",
         "OUT: THE BAT ON  SAT ****",
         "         I   S       D",
     ]
-    folded = aligned_text(columns, width=18).split("\n")
+    folded = aligned_text(columns, "word", width=18).split("\n")
     assert folded[0] == "REF: THE *** CAT" and folded[3] == "REF: SAT DOWN"
     assert all(len(line) <= 18 for line in folded)
-    wide = aligned_text([Edit("substitute", "日本", "x"), Edit("equal", "y y", "y y")])
+    wide = aligned_text([Edit("substitute", "日本", "x"), Edit("equal", "y y", "y y")], "word")
     assert wide.split("\n")[1] == "OUT: x    y␣y"
-    assert "\n" not in aligned_text([Edit("equal", "a\nb", "a\nb")]).split("OUT")[0].strip("\n")
-    characters = aligned_text(align("cot", "coat"))
+    broken = aligned_text([Edit("equal", "a\nb", "a\nb")], "word")
+    assert "\n" not in broken.split("OUT")[0].strip("\n")
+    characters = aligned_text(align("cot", "coat"), "character")
     assert characters == "REF: coat\nOUT: co*t\n       D"
+
+
+def test_words_of_one_letter_stand_apart() -> None:
+    columns = align("A M Y".split(), "A N Y".split())
+    assert aligned_text(columns, "word").startswith("REF: A N Y\nOUT: A M Y\n")
+    assert aligned_text(columns, "phone").startswith("REF: A N Y\n")
+    for metric, shown, tight in (("wer", "OUT: A M Y", False), ("cer", "OUT: A␣M␣Y", True)):
+        errors = recognition_errors(metric, ["A M Y"], [["A N Y"]], bootstrap=0)
+        assert any(shown in line for line in markdown(errors))
+        assert ('class="aligned close"' in html(errors)) is tight
 
 
 def test_reports_show_and_escape(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,11 @@ class Clock:
                 attention[0, 2] = attention[1, 7] = attention[2, 9] = 1.0
                 said = ["▁heard", f"▁{seconds:.1f}"]
                 text = " ".join(token[1:] for token in said)
-                yield Output(text, score=-0.5, tokens=said, attention=attention)
+                out = Output(text, score=-0.5, tokens=said, attention=attention)
+                if search.get("n_best", 1) > 1:
+                    others = [Output(f"{text} {k}", score=-k) for k in range(1, search["n_best"])]
+                    out = replace(out, n_best=[out, *others])
+                yield out
 
 
 @pytest.fixture

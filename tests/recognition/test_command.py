@@ -60,6 +60,26 @@ def test_every_recording_gives_its_line_in_order(run: Run, folder: Path) -> None
     assert out.startswith(f"{folder / 'a b ü.wav'}\t")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="names cannot hold these")
+def test_a_name_is_one_line_whatever_it_holds(run: Run, tmp_path: Path, recording: Any) -> None:
+    held = tmp_path / "in"
+    recording(held / "1 two\nlines.wav", (0.5, 2.5), seconds=3.0)
+    recording(held / "2 a\tb\u2028c.wav", (0.5, 1.5), seconds=2.0)
+    recording(held / "3 two\\nlines ü.wav", (0.5, 1.5), seconds=2.0)
+    (held / "4 no\nsound.wav").write_text("x")
+    code, out, err = run(held, "--names")
+    assert code == 0
+    assert [line.split("\t") for line in out.removesuffix("\n").split("\n")] == [
+        [rf"{held}/1 two\nlines.wav", "heard 3.0"],
+        [rf"{held}/2 a\tb\u2028c.wav", "heard 2.0"],
+        [rf"{held}/3 two\\nlines ü.wav", "heard 2.0"],
+        [rf"{held}/4 no\nsound.wav", ""],
+    ]
+    assert rf"transduce: {held}/4 no\nsound.wav: not a sound file" in err
+    found = [json.loads(line)["audio"] for line in run(held, "--json")[1].splitlines()]
+    assert found[0] == f"{held}/1 two\nlines.wav"
+
+
 def test_json_has_times_of_segments_and_words(run: Run, folder: Path) -> None:
     code, out, _ = run(folder, "--format", "json")
     first, second, third = map(json.loads, out.splitlines())

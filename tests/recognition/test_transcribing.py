@@ -33,6 +33,22 @@ def test_short_recordings_are_whole_and_long_ones_are_cut(
         assert part.start <= part.words[0].start <= part.words[-1].end <= part.end
 
 
+def test_every_piece_keeps_its_n_best(tmp_path: Path, clock: Any, recording: Any) -> None:
+    long = recording(tmp_path / "long.wav", (1.0, 3.0), (8.0, 11.0), seconds=30.0)
+    given = {"rate": RATE, "cutting": Cutting(longest=10.0)}
+    (found,) = transcripts(clock, [long], **given, n_best=3)
+    for part in found.as_dict()["segments"]:
+        said = part["text"]
+        assert part["n_best"] == [
+            {"text": said, "score": -0.5},
+            {"text": f"{said} 1", "score": -1},
+            {"text": f"{said} 2", "score": -2},
+        ]
+    assert len(found.parts) == 2 and found.parts[0].text != found.parts[1].text
+    (found,) = transcripts(clock, [long], **given)
+    assert not any("n_best" in part for part in found.as_dict()["segments"])
+
+
 def test_every_input_gives_its_transcript(tmp_path: Path, clock: Any, recording: Any) -> None:
     good = recording(tmp_path / "good.wav", (0.5, 2.5), seconds=3.0)
     silent, wrong, empty = (tmp_path / name for name in ("silent.wav", "wrong.flac", "empty.ogg"))

@@ -47,9 +47,11 @@ def check(
     table: Table = None,
     json: Annotated[bool, typer.Option("--json", help="The findings as one JSON object.")] = False,
 ) -> None:
-    """Find pairs that look wrong: counts and examples.
+    """Find pairs and recordings that look wrong: counts and examples.
 
-    Misaligned, empty, duplicate, over-long, wrongly encoded and probably untranslated ones."""
+    Misaligned, empty, duplicate, over-long, wrongly encoded and probably untranslated pairs.
+    Of recordings: unreadable, silent, clipped, too short for their text, over-long, of another rate
+    than most, and duplicates."""
     from transduce.commands.data import run_check
 
     run_check(name, source, target, table, json=json)

@@ -17,7 +17,6 @@ from transduce.cli.arguments import (
     Precision,
     Search,
     Threads,
-    Window,
 )
 from transduce.cli.guard import guarded
 
@@ -67,7 +66,10 @@ def transcribe(
     beam: Beam = None,
     length_penalty: LengthPenalty = None,
     search: Search = None,
-    window: Window = None,
+    window: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pieces of recordings read ahead and decoded together (32)."),
+    ] = None,
     threads: Threads = None,
     device: Device = "auto",
     precision: Precision = None,

@@ -175,7 +175,8 @@ def show_errors(out: Console, errors: Sequence[Errors], worst: int) -> None:
             out.print(f"  {line}", markup=False)
         for utterance in one.worst(worst):
             out.print(f"\n{errors_view.heading(utterance)}", markup=False)
-            text = errors_view.aligned_text(utterance.columns, width=min(out.width, 120))
+            width = min(out.width, 120)
+            text = errors_view.aligned_text(utterance.columns, one.unit, width=width)
             out.print(text, markup=False)
 
 

@@ -16,7 +16,7 @@ from transduce.data.audio.files import parts
 from transduce.data.files import damage, open_bytes
 from transduce.data.speech import SpeechSide
 from transduce.disk import atomic_bytes
-from transduce.errors import FolderError, UsageError
+from transduce.errors import DataError, FolderError, TransduceError, UsageError
 from transduce.evaluation.figures import (
     Spikes,
     attention_png,
@@ -49,8 +49,7 @@ def run_attention(
         return
     out = transducer(text, **search) if target is None else transducer.attend(text, target)
     if out.attention is None:
-        why = out.reason or "the model has no attention"
-        raise UsageError(f"no attention to draw: {why}")
+        raise _nothing("no attention to draw", out.reason, typed=True)
     path = _place(transducer, output, text)
     attention_png(
         out.attention, out.columns, out.rows, path, token_scores=out.token_scores, title=out.text
@@ -86,7 +85,7 @@ def run_source(
         else transducer.attend(document, target)
     )
     if out.attention is None:
-        raise UsageError(f"nothing to draw: {out.reason or 'the model has no attention'}")
+        raise _nothing("nothing to draw", out.reason, typed=isinstance(document, str))
     drawn = shaded(out.attention, out.columns, out.rows, out.copied)
     if out.reason:
         print(f"transduce: {out.reason}", file=sys.stderr)
@@ -103,6 +102,16 @@ def run_source(
         else:
             source_png(drawn, path)
         screen.print(f"figure: {path}", markup=False)
+
+
+def _nothing(what: str, reason: str | None, *, typed: bool) -> TransduceError:
+    """The error where there is no picture: `reason` is the input's, None: the model's.
+
+    An input that was `typed` is to be written differently; one in a file is no wrong command.
+    """
+    if reason is not None and not typed:
+        return DataError(f"{what}: {reason}")
+    return UsageError(f"{what}: {reason or 'the model has no attention'}")
 
 
 def _document_of(text: str) -> tuple[str, str | bytes]:
@@ -129,7 +138,7 @@ def _draw_recording(
     assert isinstance(side, SpeechSide)
     heard = side.hear(name, transducer.recipe.search.max_source)
     if not len(heard.frames):
-        raise UsageError(f"{name}: nothing to draw: {heard.reason}")
+        raise _nothing(f"{name}: nothing to draw", heard.reason, typed=False)
     out = transducer(name, **search) if target is None else transducer.attend(name, target)
     log_probs = transducer.ctc_log_probs(name)
     names = [transducer.target.tokens([label])[0] for label in range(transducer.target.size)]

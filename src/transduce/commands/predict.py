@@ -119,7 +119,8 @@ def load_for(
     """The model; UsageError if the name it is called by is for other tasks."""
     transducer = load_any(model, device, threads, precision)
     if task is not None and transducer.task not in _TASKS[task]:
-        raise UsageError(f"{model}: a model for {transducer.task}, so use `transduce predict`")
+        command = "transcribe" if transducer.task == "recognition" else "predict"
+        raise UsageError(f"{model}: a model for {transducer.task}, so use `transduce {command}`")
     return transducer
 
 
@@ -271,10 +272,13 @@ class _Split:
 
 
 @contextmanager
-def line_writer(path: Path | None, *, live: bool = False) -> Iterator[Callable[[str], object]]:
+def line_writer(
+    path: Path | None, *, live: bool = False, instead: str = "--output FILE"
+) -> Iterator[Callable[[str], object]]:
     """A function that writes one line of UTF-8 to the file or to standard output.
 
-    `live`, or a terminal at either end: each line is sent at once.
+    `live`, or a terminal at either end: each line is sent at once. UsageError when standard output
+    is closed; it names the option to use `instead`.
     """
     if path is not None and _flows(path):
         with path.open("wb", buffering=0) as through:
@@ -286,7 +290,7 @@ def line_writer(path: Path | None, *, live: bool = False) -> Iterator[Callable[[
             yield lambda line: stream.write(line.encode("utf-8", "replace") + b"\n")
         return
     if sys.stdout is None:
-        raise UsageError("standard output is closed; use --output FILE")
+        raise UsageError(f"standard output is closed; use {instead}")
     out = sys.stdout.buffer
     live = live or sys.stdout.isatty() or (sys.stdin is not None and sys.stdin.isatty())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,8 @@ def _read_lines(request: Request, live: tuple[int, float] | None) -> None:
             f"{request.model}: a model for {task_of(request.model)}, which reads lines of text: "
             f"transduce predict {request.model} FILE"
         )
+    if sys.stdout is None:
+        raise UsageError("standard output is closed; use `transduce predict` with --output FILE")
     run_predict(
         request.model,
         request.inputs[0] if request.inputs else "-",
@@ -147,11 +150,21 @@ def _told(found: Iterator[Transcript]) -> Iterator[Transcript]:
     for one in found:
         count += 1
         readable += one.seconds > 0
-        reasons.tell(one.audio, one.reason)
+        reasons.tell(_escaped(one.audio), one.reason)
         yield one
     reasons.summary()
     if not readable:
         raise DataError("nothing to transcribe" if count == 1 else f"none of {count} can be read")
+
+
+def _escaped(name: str) -> str:
+    """The name of a file on one line and without tabs: as Python escapes them, such as `a\\nb`."""
+    if os.sep == "\\":  # where no name can hold what would be escaped
+        return name
+    return "".join(
+        c.encode("unicode_escape").decode() if c in "\\\t" or c.splitlines() == [""] else c
+        for c in name
+    )
 
 
 def _write(request: Request, found: Iterator[Transcript], places: Sequence[Path] | None) -> None:
@@ -163,7 +176,7 @@ def _write(request: Request, found: Iterator[Transcript], places: Sequence[Path]
             atomic_bytes(place, whole.encode("utf-8", "replace"))
         print(f"transduce: {len(places):,} transcripts in {request.out}", file=sys.stderr)
         return
-    with line_writer(None, live=True) as write:
+    with line_writer(None, live=True, instead="--out FOLDER") as write:
         for one in found:
-            name = f"{one.audio}\t" if request.names and request.form == "text" else ""
+            name = f"{_escaped(one.audio)}\t" if request.names and request.form == "text" else ""
             write(name + render(one).removesuffix("\n"))

@@ -63,9 +63,12 @@ def tally(counts: Counts) -> str:
 # ----------------------------------------------------------------------------------- text
 
 
-def aligned_text(columns: Sequence[Edit], *, width: int = 100) -> str:
-    """Reference over output over marks (S, D, I), units in columns, folded at `width` columns."""
-    gap = _gap(columns)
+def aligned_text(columns: Sequence[Edit], unit: str, *, width: int = 100) -> str:
+    """Reference over output over marks (S, D, I), units in columns, folded at `width` columns.
+
+    `unit` is that of `Errors`: characters stand side by side, others apart.
+    """
+    gap = _gap(unit)
     blocks: list[str] = []
     for part in _folded(columns, max(8, width - 5), gap):
         lines = ["REF: ", "OUT: ", "     "]
@@ -78,9 +81,9 @@ def aligned_text(columns: Sequence[Edit], *, width: int = 100) -> str:
     return "\n".join(blocks)
 
 
-def _gap(columns: Sequence[Edit]) -> int:
-    """Columns between two units: none between characters, one between words."""
-    return int(any(len(text) > 1 for c in columns for text in (c.reference, c.output) if text))
+def _gap(unit: str) -> int:
+    """Columns between two units: none between characters, one between words or phones."""
+    return 0 if unit == "character" else 1
 
 
 def _folded(columns: Sequence[Edit], width: int, gap: int) -> Iterator[list[Edit]]:
@@ -129,7 +132,7 @@ def markdown(errors: Errors, *, most: int = 10) -> list[str]:
         lines += [f"- {text(line)}" for line in confusion_lines(errors, most)]
     for one in errors.worst(most):
         # An indented block is code, in which nothing needs to be escaped.
-        block = aligned_text(one.columns).splitlines()
+        block = aligned_text(one.columns, errors.unit).splitlines()
         lines += ["", f"**{text(heading(one))}**", "", *(f"    {line}" for line in block)]
     return lines
 
@@ -145,7 +148,7 @@ def html(errors: Errors, *, most: int = 10) -> str:
     if errors.confusions:
         items = "".join(f"<li>{escape(line)}</li>" for line in confusion_lines(errors, most))
         parts.append(f'<p class="quiet">Most frequent:</p><ul>{items}</ul>')
-    parts += [_aligned_html(one) for one in errors.worst(most)]
+    parts += [_aligned_html(one, errors.unit) for one in errors.worst(most)]
     return "\n".join(parts)
 
 
@@ -153,8 +156,8 @@ def _right(column: int) -> str:
     return ' class="n"' if column else ""
 
 
-def _aligned_html(one: Aligned) -> str:
-    close = "" if _gap(one.columns) else " close"
+def _aligned_html(one: Aligned, unit: str) -> str:
+    close = "" if _gap(unit) else " close"
     units = "".join(
         f'<span class="{column.kind}"><b>{_html_unit(column.reference)}</b>'
         f"<span>{_html_unit(column.output)}</span></span>"

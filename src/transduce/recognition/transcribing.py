@@ -20,7 +20,7 @@ from transduce.data.speech import Speech
 from transduce.errors import DataError
 from transduce.output import Output
 from transduce.recognition.times import word_times
-from transduce.recognition.transcript import Part, Transcript
+from transduce.recognition.transcript import Choice, Part, Transcript
 
 TOGETHER = 32  # pieces that are held, and decoded together
 
@@ -122,7 +122,9 @@ class _Recording:
         """The output for the earliest piece that has none."""
         start, end = self.waiting.popleft()
         words = word_times(output, start, end - start)
-        self._parts.append(Part(start, end, output.text, output.score, words, output.reason))
+        choices = [Choice(other.text, other.score) for other in output.n_best]
+        said, score, reason = output.text, output.score, output.reason
+        self._parts.append(Part(start, end, said, score, words, reason, choices))
 
     def transcript(self) -> Transcript:
         reason = self._reason

@@ -17,11 +17,20 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several texts that a stretch of speech may be, with the score of its output."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A stretch of speech, seconds from the beginning of the recording, and what was said.
 
     `words` is empty where a model gives no times. `score` is the output's; `reason` says why the
-    text is empty or may be incomplete.
+    text is empty or may be incomplete. `n_best` is the best N, of which `text` is the first,
+    where more than one was asked for.
     """
 
     start: float
@@ -30,6 +39,7 @@ class Part:
     score: float = 0.0
     words: Sequence[Word] = ()
     reason: str | None = None
+    n_best: Sequence[Choice] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,7 @@ class Transcript:
 
 
 def _part(part: Part) -> dict[str, Any]:
-    return {
+    fields: dict[str, Any] = {
         "start": round(part.start, 3),
         "end": round(part.end, 3),
         "text": part.text,
@@ -72,3 +82,8 @@ def _part(part: Part) -> dict[str, Any]:
         ],
         "reason": part.reason,
     }
+    if part.n_best:
+        fields["n_best"] = [
+            {"text": choice.text, "score": round(choice.score, 6)} for choice in part.n_best
+        ]
+    return fields
