@@ -17,6 +17,7 @@ import transduce
 from transduce.data.audio.files import Waveform, load
 from transduce.data.audio.splicing import cut
 from transduce.data.formats import Example
+from transduce.data.speech import Speech
 from transduce.recognition.times import word_tokens
 
 RATE = 16_000  # samples a second
@@ -37,7 +38,7 @@ def ends_of(folder: Path, examples: Sequence[Example]) -> list[float | None]:
     ends: list[float | None] = []
     for example in examples:
         wave, _ = load(example.source, RATE)
-        output = model.align((wave, RATE), example.target or "")
+        output = model.align(Speech(wave, RATE), example.target or "")
         words = word_tokens(output.text, output.tokens)
         if output.times is None or output.reason or not words:
             ends.append(None)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from transduce.data.lengths import marked_for_search
-from transduce.data.speech import Sound, SpeechSide
+from transduce.data.speech import Sound, Speech, SpeechSide
 from transduce.data.text import TextSide
 from transduce.errors import DataError, UsageError
 
@@ -80,6 +80,8 @@ def _sound(sound: Input) -> Sound:
         return sound.decode("utf-8", errors="surrogateescape")  # a path may be any bytes
     if isinstance(sound, (str, Path)):
         return sound
+    if isinstance(sound, Speech):
+        return Speech(_plain(sound.samples), sound.rate)
     if is_waveform(sound):
         return _plain(sound[0]), sound[1]
     if _is_samples(sound):

@@ -303,9 +303,9 @@ def test_data_check_counts_what_is_wrong(inputs: list[Path], run: Run, tmp_path:
     table.write_text("\n".join(["audio\ttext", *rows]) + "\n")
     code, out, _ = run("data", "check", "--table", table)
     counts = dict(re.findall(r"^([a-z -]+): (\d+) \(", out, flags=re.MULTILINE))
-    assert code == 0 and out.startswith("17 recordings in all.tsv: ")
+    assert code == 0 and out.startswith("18 recordings in all.tsv: ")
     assert counts == {
-        "unreadable": "6",
+        "unreadable": "7",
         "empty": "2",
         "silent": "1",
         "clipped": "1",

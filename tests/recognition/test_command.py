@@ -112,7 +112,7 @@ def test_mistakes_get_a_message(run: Run, folder: Path, tmp_path: Path) -> None:
         ([], 2, "name sound files or folders"),
         ([folder, "--format", "srt"], 2, "name a folder, --out"),
         ([folder, "--pause", "0"], 2, "a pause of 0 s"),
-        ([folder, "--longest", "0.1"], 2, "at least 1 is needed"),
+        ([folder, "--longest", "0.1"], 2, "a number from 1 to"),
         ([folder, "--rate", "8000"], 2, "--rate is of --stream"),
         ([folder, "--out", folder / "notes.txt"], 2, "notes.txt: is no folder"),
         ([folder, "--stream"], 2, "--stream reads standard input"),

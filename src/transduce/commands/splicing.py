@@ -15,7 +15,7 @@ from transduce.data.audio.files import load
 from transduce.data.audio.splicing import Spoken, cut, spliced
 from transduce.data.corpus import open_corpora
 from transduce.data.formats import Example
-from transduce.data.speech import SpeechSide
+from transduce.data.speech import Speech, SpeechSide
 from transduce.errors import DataError, UsageError
 from transduce.recognition.times import word_times
 from transduce.transducer import Transducer
@@ -93,7 +93,7 @@ def _spoken(model: Transducer, example: Example) -> Spoken | None:
     assert isinstance(model.source, SpeechSide)
     rate = model.source.options.rate
     wave, _ = load(example.source, rate)
-    output = model.align((wave, rate), example.target or "")
+    output = model.align(Speech(wave, rate), example.target or "")
     seconds = len(wave) / rate
     words = word_times(output, 0.0, seconds)
     # A reason says that the recording or the text was cut: then the last word would get the rest.

@@ -350,7 +350,9 @@ def test_edges_are_background_of_the_recording_itself() -> None:
         assert np.array_equal(one[start : start + 60], frames)
         assert not one[:start].any() and not one[start + 60 :].any()
     assert len({len(one) for one in longer}) > 5
-    side = SpeechSide(options(augment=SpeechAugmentOptions(edges=0.3, time_masks=0, frequency_masks=0)))
+    side = SpeechSide(
+        options(augment=SpeechAugmentOptions(edges=0.3, time_masks=0, frequency_masks=0))
+    )
     normal = side.features(tone(1.0))
     seen = [side.augmented(normal, np.random.default_rng(seed)) for seed in range(12)]
     assert {len(one) > len(normal) for one in seen} == {True, False}
