@@ -12,14 +12,14 @@ import torch
 
 from transduce.answering import Answering, Options, each, failed
 from transduce.data.batch import collate_source
-from transduce.data.copying import CopySource, codes_of
+from transduce.data.copying import CopySource
 from transduce.data.corpus import NO_SOURCE
 from transduce.data.lengths import check_length
-from transduce.data.sides import SourceSide, bins_of, load_sides
+from transduce.data.sides import SourceSide
 from transduce.data.speech import SpeechSide
 from transduce.data.text import TextSide
 from transduce.errors import UsageError
-from transduce.folder import SHORTLIST, ModelFolder, open_folder
+from transduce.folder import open_folder
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.hypotheses.scoring import normalise
 from transduce.inputs import (
@@ -35,13 +35,18 @@ from transduce.inputs import (
     read_sounds,
     read_texts,
 )
-from transduce.model.build import build_model
+from transduce.loading import (
+    check_same_vocabulary,
+    model_of,
+    shortlist_of,
+    sides_of,
+    vocabulary_of,
+)
 from transduce.model.device import bound_kernel_caches, find_device
 from transduce.model.inference import Chosen, settle
 from transduce.model.packing import pack
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.shortlist import Shortlist, Shortlisted
-from transduce.model.weights import load_weights
 from transduce.output import Output, Scored
 from transduce.recipe import Recipe, SearchOptions
 from transduce.recipe_files import search_from_dict
@@ -71,11 +76,11 @@ def load(
     where = find_device(device)
     bound_kernel_caches()
     first = opened[0]
-    source, target = _sides(first)
+    source, target = sides_of(first)
     for other in opened[1:]:
-        _same_vocabulary(first, other)
+        check_same_vocabulary(first, other)
     chosen = settle(precision, where)
-    models = [_model(folder, source, target, where) for folder in opened]
+    models = [model_of(folder, source, target, where) for folder in opened]
     count = [sum(p.numel() for p in model.parameters()) for model in models]
     models = [pack(model, chosen.precision) for model in models]
     model: Seq2Seq | Ensemble = models[0] if len(models) == 1 else Ensemble(models)
@@ -88,7 +93,7 @@ def load(
         folders=paths,
         precision=chosen,
         parameters=sum(count),
-        shortlist=_shortlist(first, source.size, target.size),
+        shortlist=shortlist_of(first, source.size, target.size),
     )
 
 
@@ -193,13 +198,13 @@ class Transducer(Answering[SearchOptions]):
                     f"search.language_model: {folder} was trained for {opened.recipe.task}; a "
                     "language model is trained with `task: language`"
                 )
-            if _vocabulary(opened, "target") != _vocabulary(own, "target"):
+            if vocabulary_of(opened, "target") != vocabulary_of(own, "target"):
                 raise UsageError(
                     f"search.language_model: {folder} has another target vocabulary than "
                     f"{own.path}; train it with `target.like: {own.path}`"
                 )
-            source, target = _sides(opened)
-            model = _model(opened, source, target, self.device)
+            source, target = sides_of(opened)
+            model = model_of(opened, source, target, self.device)
             model = pack(model, self.precision.precision)
             prompt = cast(TextSide, source).encode(NO_SOURCE)
             self._languages[folder] = Language(model, prompt)
@@ -341,47 +346,3 @@ class Transducer(Answering[SearchOptions]):
         for i, one in zip(usable, each(usable, answer, fail), strict=True):
             forced[i] = one
         return read, wanted, forced
-
-
-# ------------------------------------------------------------------------------------- helpers
-
-
-def _shortlist(folder: ModelFolder, source_size: int, target_size: int) -> Shortlist | None:
-    if SHORTLIST not in folder.manifest["files"]:
-        return None
-    return Shortlist.load(folder.path / SHORTLIST, source_size, target_size)
-
-
-def _sides(folder: ModelFolder) -> tuple[SourceSide, TextSide]:
-    return load_sides(folder.path, folder.recipe)
-
-
-def _same_vocabulary(first: ModelFolder, other: ModelFolder) -> None:
-    for side in ("source", "target"):
-        if _vocabulary(first, side) != _vocabulary(other, side):
-            if side == "source" and "speech" in (
-                first.recipe.source_kind,
-                other.recipe.source_kind,
-            ):
-                raise UsageError(
-                    f"{first.path} and {other.path} hear sound as different frames (rate, bins, "
-                    "lengths or normalisation of source.json); an ensemble needs the same"
-                )
-            raise UsageError(
-                f"{first.path} and {other.path} have different {side} vocabularies; "
-                "an ensemble needs the same"
-            )
-
-
-def _vocabulary(folder: ModelFolder, side: str) -> bytes:
-    return folder.side(side).read_bytes()
-
-
-def _model(
-    folder: ModelFolder, source: SourceSide, target: TextSide, device: torch.device
-) -> Seq2Seq:
-    """The trained model on its device, ready to decode."""
-    sizes = source.size, target.size
-    model = build_model(folder.recipe.model, *sizes, bins_of(source), codes_of(source))
-    load_weights(model, folder.weights)
-    return model.to(device).eval()
