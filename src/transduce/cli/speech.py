@@ -80,10 +80,6 @@ def transcribe(
     With a model for pronunciation: lines of text in, as predict."""
     from transduce.commands.searching import SearchChoice
     from transduce.commands.transcribe import Request, run_transcribe
-    from transduce.errors import UsageError
-
-    if rate is not None and not stream:
-        raise UsageError("--rate is of --stream; a sound file says its own")
 
     run_transcribe(
         Request(
@@ -100,5 +96,14 @@ def transcribe(
             device=device,
             precision=precision,
         ),
-        live=(rate or 16000, every) if stream else None,
+        live=_live(stream, rate, every),
     )
+
+
+def _live(stream: bool, rate: int | None, every: float) -> tuple[int, float] | None:
+    """Samples a second, and seconds between partial texts, of --stream; None without it."""
+    from transduce.errors import UsageError
+
+    if rate is not None and not stream:
+        raise UsageError("--rate is of --stream; a sound file says its own")
+    return (rate or 16000, every) if stream else None

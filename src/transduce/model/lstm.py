@@ -93,16 +93,16 @@ class WholeLSTM(torch.autograd.Function):
         grads = room_for(len(inputs), 4 * size, positions, batch)
         grad_gates = by_position(grads, positions, wide)
         sums = cells.new_zeros(torch.get_num_threads(), 4 * size)
-        last = positions
         if in_one_call(batch, size):
-            weights = Blocked(hidden_weight.t(), None)
-            rows = recurrent[:batch]
+            weights, rows = Blocked(hidden_weight.t(), None), recurrent[:batch]
             lstm_layer_backward(weights, gates, cells, outputs, rows, grad_cell, grad_gates, sums)
-            last = 0
-        for t in reversed(range(last)):
-            around = cells[t], cells[t + 1]
-            lstm_backward(gates[t], around, outputs[t], recurrent, grad_cell, grad_gates[t], sums)
-            torch.mm(grad_gates[t], hidden_weight, out=recurrent)
+        else:
+            for t in reversed(range(positions)):
+                around = cells[t], cells[t + 1]
+                lstm_backward(
+                    gates[t], around, outputs[t], recurrent, grad_cell, grad_gates[t], sums
+                )
+                torch.mm(grad_gates[t], hidden_weight, out=recurrent)
         grad_inputs = by_position(grads @ input_weight, positions, wide)[:, :batch]
         grad_bias = sums.sum(dim=0)
         return (

@@ -51,6 +51,8 @@ class LaidOut(ABC):
     weights of the whole, and `chosen` outputs (U,) int64.
     """
 
+    dtype: torch.dtype
+
     def _keep(self, weight: Tensor, chosen: Tensor | None, *, kernel: bool) -> None:
         self.outputs = len(weight) if chosen is None else len(chosen)
         self.inputs = weight.shape[1]
@@ -67,6 +69,16 @@ class LaidOut(ABC):
     def for_kernels(self) -> Blocked | None:
         """The weights laid out for the kernels; None where these have no product."""
         return None if self.most < 0 else self.blocked or self._lay_out_blocks()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        if x.numel() <= self.most:
+            return (self.blocked or self._lay_out_blocks())(x, self.dtype)
+        return self._of_many(x)
+
+    @abstractmethod
+    def _of_many(self, x: Tensor) -> Tensor:
+        """The product by oneDNN."""
 
     @abstractmethod
     def _blocks(self, weight: Tensor) -> Blocked:
@@ -116,9 +128,7 @@ class PackedLinear(LaidOut):
         some._keep(self.weight, outputs, kernel=self._kernel)
         return some
 
-    def __call__(self, x: Tensor) -> Tensor:
-        if x.numel() <= self.most:
-            return (self.blocked or self._lay_out_blocks())(x, self.dtype)
+    def _of_many(self, x: Tensor) -> Tensor:
         x = x.to(self.dtype)
         many = self._lay_out_many() if self.many is None else self.many
         if not self.packed:
@@ -157,9 +167,7 @@ class RowQuantized(LaidOut):
         some._keep(self.weight, outputs, kernel=True)
         return some
 
-    def __call__(self, x: Tensor) -> Tensor:
-        if x.numel() <= self.most:
-            return (self.blocked or self._lay_out_blocks())(x, self.dtype)
+    def _of_many(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.inputs)
         if kernels.takes(rows):
             whole, scale = kernels.quantize(rows)

@@ -69,16 +69,13 @@ class Survey:
     def of_step(cls, step: SearchStep, count: int) -> Survey:
         """The same of a step's logits, which are not made where a kernel does without them."""
         draft = getattr(step, "draft", None)
-        if draft is not None and draft.allowed is not None:
-            plain = draft.pointer is None and draft.forbidden is None
-            if plain and _for_kernels(draft.own, count):
-                return cls.of(draft.own, True, count, draft.allowed)
-        if draft is None or (draft.pointer is None and draft.forbidden is None):
-            # An ensemble's copied words leave holes, too.
-            holes = step.words is not None or getattr(step, "copied", None) is not None
+        ruled = draft is not None and not (draft.pointer is None and draft.forbidden is None)
+        # An ensemble's copied words leave holes, too.
+        holes = ruled or step.words is not None or getattr(step, "copied", None) is not None
+        if draft is None or not _for_kernels(draft.own, count):
             return cls.of(step.logits, holes, count)
-        if not _for_kernels(draft.own, count):
-            return cls.of(step.logits, True, count)
+        if not ruled:
+            return cls.of(draft.own, holes, count, draft.allowed)
         draft = draft.of_all()
         own, pointer = draft.own, draft.pointer
         copying = None
