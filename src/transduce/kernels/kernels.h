@@ -31,8 +31,8 @@ typedef struct {
     ix rows, inputs, outputs;
 } Product;
 
-/* The product by the faster way: few_rows, or many_rows where there are more and this processor multiplies
- * tiles. many_rows takes as many threads; it returns -1 where it has no room or there are no tiles. */
+/* The product by the faster way: few_rows, or many_rows where this processor multiplies tiles, except for the
+ * fewest rows in 8 bits, whose results are the same. many_rows takes as many threads; it returns -1 where it has no room or there are no tiles. */
 void product(const Product *p, ix threads);
 int many_rows(const Product *p, ix threads);
 int tiles_supported(void);
@@ -162,7 +162,7 @@ void drop(const void *x, int kind, const unsigned char *bytes, ix threshold, con
 enum {
     EMBED,   /* x, table: each hypothesis' last token's row of it */
     PUT,     /* x, y, column: x into the columns of y from there on, both of one kind */
-    PRODUCT, /* x, y, weights, scales, bias: y of x, as few_rows */
+    PRODUCT, /* x, y, weights, scales, bias: y of x, as product */
     CELL,    /* gates, given or -1, hidden, cell: the last two are replaced */
     ADD,     /* x, y: the first columns of y to x */
     TANH,    /* x */

@@ -11,6 +11,8 @@
 #include <math.h>
 #include <string.h>
 
+#define FEW_IN_8_BITS 4 /* rows for which vectors are as fast as tiles; in bf16 there are none */
+
 #define ALWAYS static inline __attribute__((always_inline))
 
 /* one output block's worth of sums -> y, with scales of the 8-bit form or without */
@@ -211,7 +213,7 @@ void few_rows(const void *weights, const float *scales, const float *bias, const
 }
 
 void product(const Product *p, ix threads) {
-    if (p->rows > MOST_ROWS && tiles_supported() && many_rows(p, threads) == 0) return;
+    if (p->rows > (p->scales ? FEW_IN_8_BITS : 0) && tiles_supported() && many_rows(p, threads) == 0) return;
     few_rows(p->weights, p->scales, p->bias, p->x, p->x_kind, p->y, p->y_kind, p->rows, p->inputs,
              p->outputs);
 }

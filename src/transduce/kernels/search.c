@@ -74,8 +74,9 @@ static void perform(const Run *run, const ix *a) {
         case EMBED: embed(run, x, (const char *)a[2]); return;
         case PUT: put(run, x, y, a[3]); return;
         case PRODUCT:
-            few_rows((void *)a[3], (void *)a[4], (void *)a[5], x->rows, x->kind, y->rows, y->kind,
-                     run->beam, x->width, y->width);
+            product(&(Product){(void *)a[3], (void *)a[4], (void *)a[5], x->rows, y->rows, x->kind,
+                               y->kind, run->beam, x->width, y->width},
+                    1);
             return;
         case CELL: {
             const Buffer *hidden = run->buffers + a[3], *cell = run->buffers + a[4];

@@ -1,4 +1,4 @@
-/* Products of many rows, on processors that multiply tiles of 16 rows by 64 bytes (AMX).
+/* Products on processors that multiply tiles of 16 rows by 64 bytes (AMX).
  *
  * Weights are laid out as for few_rows, since that is how a tile of weights is read, too: a line of 64
  * bytes is one group of inputs (a pair in bf16, a four in 8 bits) of 16 outputs. Two tiles of rows by two
@@ -44,9 +44,11 @@ typedef struct {
     uint8_t rows[16];
 } Shapes;
 
-static void whole_tiles(void) {
+/* Tiles of 16 rows; the first ones of sums and rows of x have `height`, and their products take less time. */
+static void shape_tiles(ix height) {
     Shapes shapes = {.palette = 1};
     for (int i = 0; i < 8; i++) shapes.bytes[i] = LINE, shapes.rows[i] = ROWS;
+    shapes.rows[0] = shapes.rows[1] = shapes.rows[4] = (uint8_t)height;
     /* GCC's intrinsic says that it reads 8 bytes, and nothing of memory is said to tiles that are loaded:
      * without this, what was written to them before may never be. */
     __asm__ volatile("" : : "r"(&shapes) : "memory");
@@ -156,11 +158,11 @@ ALWAYS void some_outputs(const Product *p, const Rows *x, ix first, ix last, con
     bring(p, x, both + now, 2 * ROWS, eight_bits);
 }
 
-static void prepare(const Product *p, const Rows *x) {
-    const ix whole = (p->rows + ROWS - 1) / ROWS * ROWS, stride = x->across / ROWS;
+static void prepare(const Product *p, const Rows *x, ix whole, ix height) {
+    const ix stride = x->across / ROWS;
     const ix bytes = p->inputs * (p->scales ? 1 : 2);
     int8_t *fours = p->scales ? (int8_t *)(x->excess + whole) : NULL;
-    for (ix r = 0; r < whole; r++) {
+    for (ix r = 0; r < (height < ROWS ? height : whole); r++) { /* a low tile's other rows are not read */
         char *to = x->tiles + r / ROWS * x->across + r % ROWS * LINE;
         const int there = r < p->rows;
         if (there && fours)
@@ -186,18 +188,18 @@ static void prepare(const Product *p, const Rows *x) {
 
 int many_rows(const Product *p, ix threads) {
     const ix bytes = p->inputs * (p->scales ? 1 : 2), stride = (bytes + LINE - 1) / LINE * LINE;
-    const ix whole = (p->rows + ROWS - 1) / ROWS * ROWS;
+    const ix whole = (p->rows + ROWS - 1) / ROWS * ROWS, height = p->rows < ROWS ? p->rows : ROWS;
     Rows x = {aligned_alloc(LINE, (size_t)(whole * (stride + LINE) + stride)), stride * ROWS, NULL, NULL};
     if (!x.tiles) return -1;
     x.scale = (float *)(x.tiles + whole * stride);
     x.excess = (int32_t *)(x.scale + whole);
-    prepare(p, &x);
+    prepare(p, &x, whole, height);
     const ix blocks = (p->outputs + 2 * LANES - 1) / (2 * LANES);
     if (threads > blocks) threads = blocks;
     _Pragma("omp parallel for num_threads((int)threads) schedule(static, 1) if (threads > 1)")
     for (ix part = 0; part < threads; part++) {
         const ix from = blocks * part / threads, to = blocks * (part + 1) / threads;
-        whole_tiles();
+        shape_tiles(height);
         if (p->scales)
             some_outputs(p, &x, from, to, 1);
         else
