@@ -102,6 +102,9 @@ def are_frames(rows: Sequence[Row]) -> bool:
 
 def _padded(rows: Sequence[Row]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Rows of ids -> (B, longest + 1) with EOS after each row, and lengths with EOS."""
+    if len(rows) == 1:
+        alone = np.array([[*rows[0], EOS]], dtype=np.int64)
+        return alone, np.array([alone.shape[1]])
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     padded = np.full((len(rows), int(lengths.max(initial=0)) + 1), PAD, dtype=np.int64)
     if lengths.any():

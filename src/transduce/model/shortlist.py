@@ -60,8 +60,7 @@ class Shortlist:
         """Which words each sentence may use: source (B, S) padded with 0 -> (B, V) boolean."""
         chosen = torch.zeros(len(source), vocabulary, dtype=torch.bool, device=source.device)
         chosen.scatter_(1, self.candidates[source].flatten(1), True)
-        chosen[:, self.always] = True
-        return chosen
+        return chosen.index_fill_(1, self.always, True)
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,10 @@ class ShortMemory:
         """members (B, V) boolean: which words each sentence may use."""
         # In the order of their ids, so that PAD, BOS, EOS and UNK stay the first. As numbers, since
         # the maximum of those is faster to be had than `any`.
-        words = members.view(torch.uint8).amax(dim=0).nonzero().squeeze(1)
-        allowed = members.index_select(1, words) if len(members) > 1 else None
+        alone = len(members) == 1
+        any_ = members[0] if alone else members.view(torch.uint8).amax(dim=0)
+        words = any_.nonzero().squeeze(1)
+        allowed = None if alone else members.index_select(1, words)
         return cls(memory, words, allowed, output.part(words), output)
 
     def join(self, other: ShortMemory, width: int) -> ShortMemory:
