@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,13 +13,13 @@ import torch
 
 from transduce import kernels
 from transduce.hypotheses import Hypothesis
-from transduce.model import Seq2Seq, build_model
+from transduce.model import Seq2Seq, build_model, packing
 from transduce.model.packed import has_int8
 from transduce.model.packing import pack
 from transduce.model.shortlist import Shortlist, Shortlisted
 from transduce.recipe import ModelOptions, SearchOptions
 from transduce.search import decode_batch, pool
-from transduce.search.alone import search_alone
+from transduce.search.alone import search_alone, search_source
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
 
@@ -25,13 +28,19 @@ SOURCES = [[5, 9, 7, 12], [30, 4], [8, 8, 39, 6, 11, 17, 25], [21], list(range(4
 PRECISIONS = ["bf16"] + (["int8"] if has_int8(torch.device("cpu")) else [])
 
 
-def make(decoder: dict[str, Any] | None = None, *, size: int = SIZE, seed: int = 3) -> Seq2Seq:
+def make(
+    decoder: dict[str, Any] | None = None,
+    encoder: dict[str, Any] | None = None,
+    *,
+    size: int = SIZE,
+    seed: int = 3,
+) -> Seq2Seq:
     torch.manual_seed(seed)
     given = {"size": 24, "layers": 2, "attention": {"kind": "multi_head", "heads": 2}}
     options = ModelOptions.model_validate(
         {
             "embedding": 16,
-            "encoder": {"size": 24, "layers": 1},
+            "encoder": {"size": 24, "layers": 1} | (encoder or {}),
             "decoder": given | (decoder or {}),
         }
     )
@@ -44,23 +53,37 @@ def make(decoder: dict[str, Any] | None = None, *, size: int = SIZE, seed: int =
 
 
 def both(
-    model: Any, options: SearchOptions, monkeypatch: pytest.MonkeyPatch, *, planned: bool = True
+    model: Any,
+    options: SearchOptions,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    planned: bool = True,
+    from_source: bool | None = None,
 ) -> list[tuple[list[Hypothesis], list[Hypothesis]]]:
-    """What each source gets in one call, and step by step."""
-    took = []
+    """What each source gets in one call, by a plan of the steps and by one from the source on, and
+    step by step. planned, from_source: whether there are these plans (as a rule both or none)."""
+    took: dict[str, list[bool]] = {"search_source": [], "search_alone": []}
+    of = {"search_source": search_source, "search_alone": search_alone}
 
-    def watched(*given: Any) -> list[Hypothesis] | None:
-        found = search_alone(*given)
-        took.append(found is not None)
-        return found
+    def searched(*names: str) -> list[list[Hypothesis]]:
+        def watched(name: str, *given: Any) -> Any:
+            found = of[name](*given) if name in names else None
+            took[name].append(found is not None)
+            return found
 
-    with monkeypatch.context() as patch:
-        patch.setattr(pool, "search_alone", watched)
-        one = [decode_batch(model, [source], options)[0] for source in SOURCES]
-        patch.setattr(pool, "search_alone", lambda *given: None)
-        other = [decode_batch(model, [source], options)[0] for source in SOURCES]
-    assert took == [planned] * len(SOURCES)
-    return list(zip(one, other, strict=True))
+        with monkeypatch.context() as patch:
+            for name, marks in took.items():
+                marks.clear()
+                patch.setattr(pool, name, partial(watched, name))
+            return [decode_batch(model, [source], options)[0] for source in SOURCES]
+
+    by_step = searched()
+    from_steps = searched("search_alone")
+    assert took["search_alone"] == [planned] * len(SOURCES)
+    whole = searched("search_source")
+    wanted = (planned if from_source is None else from_source) and kernels.tiles()
+    assert took["search_source"] == [wanted] * len(SOURCES)
+    return [*zip(from_steps, by_step, strict=True), *zip(whole, by_step, strict=True)]
 
 
 def assert_same(pairs: list[tuple[list[Hypothesis], list[Hypothesis]]]) -> None:
@@ -121,6 +144,66 @@ def test_layers_residuals_and_read_outs(
     decoder: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_same(both(pack(make(decoder), "bf16"), SearchOptions(beam=5), monkeypatch))
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        {"layers": 2},
+        {"layers": 3, "residual": True},
+        {"bidirectional": False},
+        {"bidirectional": False, "layers": 2, "residual": True, "size": 16},
+    ],
+)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_encoder_with_a_plan(
+    encoder: dict[str, Any], precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pack(make(encoder=encoder), precision)
+    assert_same(both(model, SearchOptions(beam=4, n_best=2), monkeypatch))
+
+
+def test_a_source_without_a_table_of_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "TABLE", 0)
+    model = pack(make(), "bf16")
+    assert model.source_gates is None and model.step_embedding is None
+    assert_same(both(model, SearchOptions(beam=4), monkeypatch))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder"),
+    [
+        ({"layer_norm": True}, {}),
+        ({"kind": "gru"}, {}),
+        ({"kind": "transformer", "heads": 2}, {}),
+        ({}, {"start": "zeros"}),
+        ({}, {"start": "mean"}),
+        ({"layers": 2}, {"start": "copy"}),
+    ],
+)
+def test_a_plan_of_the_steps_alone(
+    encoder: dict[str, Any], decoder: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pack(make(decoder, encoder), "bf16")
+    assert_same(both(model, SearchOptions(beam=4), monkeypatch, from_source=False))
+
+
+def test_a_token_that_is_not_there_is_no_part_of_a_plan() -> None:
+    """Kernels would read it from somewhere."""
+    model = pack(make(), "bf16")
+    with torch.inference_mode():
+        for token in (SIZE, -1, 1 << 40):
+            assert model.plan_from_source(torch.tensor([[5, token, 2]])) is None
+
+
+def test_a_copy_has_a_plan_of_its_own() -> None:
+    model = pack(make(), "bf16")
+    source, options = SOURCES[0], SearchOptions(beam=4)
+    before = decode_batch(model, [source], options)[0]
+    other = copy.deepcopy(model)
+    del model
+    gc.collect()
+    assert [h.ids for h in decode_batch(other, [source], options)[0]] == [h.ids for h in before]
 
 
 def test_among_a_shortlist(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-#define KERNELS_VERSION 3 /* as in __init__.py; both change with what a kernel takes or does */
+#define KERNELS_VERSION 4 /* as in __init__.py; both change with what a kernel takes or does */
 #define MOST_ROWS 8      /* that few_rows sums together */
 #define MOST_INPUTS 4096 /* of few_rows */
 #define MOST_BEST 64     /* of survey */
@@ -157,30 +157,40 @@ void turn(const void *x, int kind, float *y, ix rows, ix columns, ix threads);
 void drop(const void *x, int kind, const unsigned char *bytes, ix threshold, const float *scale,
           void *y, ix count, ix threads);
 
-/* What search does in each step, in order: a code and what it concerns, filled up to OP_SIZE numbers.
- * x, y, … are numbers of buffers, each of which has a row for every hypothesis. */
+/* What search does, in order: a code and what it concerns, filled up to OP_SIZE numbers. x, y, … are numbers of
+ * buffers; a buffer has a row for everything of what it is about, and so has what comes of it. */
 enum {
-    EMBED,   /* x, table: each hypothesis' last token's row of it */
+    EMBED,   /* x, table: its row of each hypothesis' last token, or of each position's */
     PUT,     /* x, y, column: x into the columns of y from there on, both of one kind */
     PRODUCT, /* x, y, weights, scales, bias: y of x, as product */
     CELL,    /* gates, given or -1, hidden, cell: the last two are replaced */
     ADD,     /* x, y: the first columns of y to x */
     TANH,    /* x */
     SCALE,   /* x, y, n: x / sqrt(n) into y */
-    ATTEND   /* queries, context, keys, across, values, their kind, heads */
+    ATTEND,  /* queries, context, keys, across, values, heads: see attend */
+    LSTM,    /* x, y, column, column, final, size, weights, scales, backwards: lstm_sequence over the positions, from
+                what columns of x say to the gates; those of y are also those of `final`, the last state */
+    SPLIT    /* x, y, heads, n: the positions' heads one after the other; with n divided by its square root
+                and across, (width, S) each */
 };
-#define OP_SIZE 8
+#define OP_SIZE 10
+
+/* What a buffer has rows of: hypotheses, also what they take on from those they continue; positions of the
+ * source; the sentence. */
+enum { HYPOTHESES, STATES, POSITIONS, SENTENCE };
+#define BUFFER_SIZE 6
 
 /* The beam search of one sentence. Numbers are sizes, or addresses of what is named in brackets. */
 typedef struct {
-    ix ops, op_count;         /* [(n, OP_SIZE) ix] */
-    ix buffers, buffer_count; /* [(n, 3) ix: width, kind, the state's one row at first or 0] */
+    ix ops, first_ops, op_count; /* [(n, OP_SIZE) ix]: the first are performed once, the others in each step */
+    ix buffers, buffer_count; /* [(n, BUFFER_SIZE) ix: width, kind, of what, address of rows that are given or 0,
+                                 and where a state is at first: buffer of the sentence or -1, column] */
     ix logits;                /* the buffer that the last op leaves them in */
     ix beam, n_best;          /* at most MOST_ROWS */
     ix least, last;           /* the first step that may end, and the one that must */
     ix begin, end, first_word; /* tokens; columns from first_word on are words */
     ix column_words;           /* [long long: the token of each column], or 0: these are tokens */
-    ix sources;                /* positions of the memory */
+    ix sources, source;        /* positions of the memory; [long long: their tokens], where EMBED asks */
     ix norms;                  /* [last + 1 floats] that the score of a target ending there is divided by */
     /* what comes out; of each step as in search/history.py, (last + 1, beam) */
     ix tokens, parents;           /* [long long] */

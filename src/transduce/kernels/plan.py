@@ -1,11 +1,14 @@
-"""A decoder's step as a list of kernels, and the beam search of one sentence that performs it.
+"""A model's work on one sentence as a list of kernels, and the beam search that performs it.
 
 For a single sentence a step's products take less time than Python needs to call them. A model that
-can, writes down what it would call; `Plan.search` then goes through all steps in one call.
+can, writes down what it would call, for the source once and for each step; `Plan.search` then goes
+through all of it in one call.
 """
 
 from __future__ import annotations
 
+import copy
+import enum
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,8 +17,19 @@ from torch import Tensor
 
 from transduce.kernels import FEW, KINDS, Blocked, available, search
 
-_EMBED, _PUT, _PRODUCT, _CELL, _ADD, _TANH, _SCALE, _ATTEND = range(8)
-_OP_SIZE = 8
+# Codes and sizes of kernels.h.
+_EMBED, _PUT, _PRODUCT, _CELL, _ADD, _TANH, _SCALE, _ATTEND, _LSTM, _SPLIT = range(10)
+_OP_SIZE = 10
+
+
+class Rows(enum.IntEnum):
+    """What a buffer has rows of: the live hypotheses, also of what these take on from the ones they
+    continue; the positions of the source; one, for the sentence."""
+
+    HYPOTHESES = 0
+    STATES = 1
+    POSITIONS = 2
+    SENTENCE = 3
 
 
 def fits(beam: int) -> bool:
@@ -56,27 +70,53 @@ class Walk:
 
 
 class Plan:
-    """Ops on buffers, each with a row for every hypothesis; built for one sentence."""
+    """Ops on buffers: those before `begin_steps` for the sentence, the others for each step.
 
-    def __init__(self, sources: int) -> None:
-        self.sources = sources
+    What does not change with the sentence is written down once. What comes of a buffer has rows of
+    the same things.
+    """
+
+    def __init__(self) -> None:
         self._ops: list[tuple[int, ...]] = []
-        self._buffers: list[tuple[int, int, int]] = []
+        self._buffers: list[tuple[int, ...]] = []
         self._held: list[Tensor | Blocked] = []  # whose addresses are noted
+        self._first = 0  # ops that are performed once
         self._words: Tensor | None = None
+        self._tables: tuple[np.ndarray, np.ndarray] | None = None
 
-    def buffer(self, width: int, dtype: torch.dtype) -> int:
-        """Room for (K, width); its number."""
-        self._buffers.append((width, KINDS[dtype], 0))
+    # ------------------------------------------------------------------------------ the buffers
+
+    def buffer(self, width: int, dtype: torch.dtype, rows: Rows = Rows.HYPOTHESES) -> int:
+        """Room for rows of this width; its number."""
+        return self._buffer(width, dtype, rows)
+
+    def given(self, tensor: Tensor, width: int, rows: Rows) -> int:
+        """What is made outside, (positions, width) or (1, width) of the sentence."""
+        tensor = tensor.contiguous()
+        self._held.append(tensor)
+        return self._buffer(width, tensor.dtype, rows, tensor.data_ptr())
+
+    def state(self, width: int, dtype: torch.dtype, before: tuple[int, int] | None = None) -> int:
+        """Like `buffer`, for what a hypothesis takes on from the one it continues. before: where it
+        is at first, from which column of a sentence's buffer on; zeros if None."""
+        return self._buffer(width, dtype, Rows.STATES, 0, *(before or (-1, 0)))
+
+    def _buffer(
+        self,
+        width: int,
+        dtype: torch.dtype,
+        rows: Rows,
+        at: int = 0,
+        before: int = -1,
+        column: int = 0,
+    ) -> int:
+        self._buffers.append((width, KINDS[dtype], rows, at, before, column))
         return len(self._buffers) - 1
 
-    def state(self, before: Tensor, dtype: torch.dtype) -> int:
-        """Like `buffer`, for what a hypothesis takes on from the one it continues. before (1, D):
-        what it is at first."""
-        before = before.to(dtype).contiguous()
-        self._held.append(before)
-        self._buffers.append((before.shape[-1], KINDS[dtype], before.data_ptr()))
-        return len(self._buffers) - 1
+    def like(self, buffer: int, width: int, dtype: torch.dtype) -> int:
+        """Room for as many rows of another width."""
+        rows = Rows(self._buffers[buffer][2])
+        return self._buffer(width, dtype, Rows.HYPOTHESES if rows == Rows.STATES else rows)
 
     def width(self, buffer: int) -> int:
         return self._buffers[buffer][0]
@@ -88,18 +128,46 @@ class Plan:
 
     # ---------------------------------------------------------------------------------- the ops
 
-    def embed(self, table: Tensor) -> int:
-        """Each hypothesis' last token's row of the table (V, D)."""
+    def embed(self, table: Tensor, rows: Rows = Rows.HYPOTHESES) -> int:
+        """The row of the table (V, D) of each hypothesis' last token, or of each position's."""
         self._held.append(table)
-        to = self.buffer(table.shape[1], table.dtype)
+        to = self.buffer(table.shape[1], table.dtype, rows)
         self._ops.append((_EMBED, to, table.data_ptr()))
         return to
+
+    def lstm(
+        self,
+        weights: Blocked,
+        size: int,
+        said: tuple[int, int],
+        to: tuple[int, int],
+        final: int,
+        backwards: bool,
+    ) -> None:
+        """A layer over the positions, see `kernels.lstm_sequence`. said, to: buffer and column of
+        what the input says to the gates, and of the outputs; those of the outputs are also where
+        the last ones are in the sentence's buffer `final`."""
+        self._held.append(weights)
+        (x, column), (y, place) = said, to
+        addresses = weights.addresses[:2]
+        self._ops.append((_LSTM, x, y, column, place, final, size, *addresses, int(backwards)))
+
+    def split(self, x: int, heads: int, dtype: torch.dtype, number: int = 0) -> int:
+        """Positions' heads side by side -> one after the other; if there is a number, across, and
+        divided by its root: values and keys of several heads as `kernels.attend` reads them."""
+        y = self.like(x, self.width(x), dtype)
+        self._ops.append((_SPLIT, x, y, heads, number))
+        return y
+
+    def begin_steps(self) -> None:
+        """What follows is done in each step."""
+        self._first = len(self._ops)
 
     def beside(self, parts: list[int], dtype: torch.dtype) -> int:
         """Buffers of one dtype side by side."""
         if len(parts) == 1:
             return parts[0]
-        whole = self.buffer(sum(map(self.width, parts)), dtype)
+        whole = self.like(parts[0], sum(map(self.width, parts)), dtype)
         column = 0
         for part in parts:
             self.put(part, whole, column)
@@ -113,7 +181,7 @@ class Plan:
     def product(self, weights: Blocked, x: int, dtype: torch.dtype) -> int:
         """x W^T + b, of `dtype`."""
         self._held.append(weights)
-        y = self.buffer(weights.outputs, dtype)
+        y = self.like(x, weights.outputs, dtype)
         self._ops.append((_PRODUCT, x, y, *weights.addresses))
         return y
 
@@ -130,62 +198,90 @@ class Plan:
 
     def scaled(self, x: int, number: int, dtype: torch.dtype) -> int:
         """x / sqrt(number)."""
-        y = self.buffer(self.width(x), dtype)
+        y = self.like(x, self.width(x), dtype)
         self._ops.append((_SCALE, x, y, number))
         return y
 
-    def attend(self, queries: int, keys: Tensor, values: Tensor, dtype: torch.dtype) -> int:
-        """The context of the queries, (K, H x C); see `kernels.attend`, B = 1. The weights become
-        the step's attention."""
-        keys, values = keys.contiguous(), values.contiguous()
-        self._held += [keys, values]
-        across = keys.dim() == 4
-        heads = keys.shape[1] if across else 1
-        context = self.buffer(heads * values.shape[-1], dtype)
-        kind = KINDS[keys.dtype]
-        self._ops.append(
-            (_ATTEND, queries, context, keys.data_ptr(), across, values.data_ptr(), kind, heads)
-        )
+    def attend(
+        self, queries: int, keys: int, values: int, heads: int, across: bool, dtype: torch.dtype
+    ) -> int:
+        """The context of the queries, (K, H x C), of the positions' keys and values; see
+        `kernels.attend`, B = 1. The weights become the step's attention."""
+        context = self.buffer(self.width(values), dtype)
+        self._ops.append((_ATTEND, queries, context, keys, int(across), values, heads))
         return context
 
     def words(self, tokens: Tensor | None) -> None:
         """The tokens (U,) int64 that the columns of the logits stand for; None: all, in order."""
         self._words = tokens
 
+    def among(self, weights: Blocked, words: Tensor) -> Plan:
+        """The same, with logits for `words` (U,) int64 only: the last product is by `weights`."""
+        some = copy.copy(self)
+        ops, buffers = (table.copy() for table in self.tables())
+        _, x, y, *_ = self._ops[-1]
+        ops[-1, 3:6] = weights.addresses
+        buffers[y, 0] = weights.outputs
+        some._ops = [*self._ops[:-1], (_PRODUCT, x, y, *weights.addresses)]
+        some._buffers = list(self._buffers)
+        some._buffers[y] = (weights.outputs, *self._buffers[y][1:])
+        some._held = [*self._held, weights]
+        some._tables, some._words = (ops, buffers), words
+        return some
+
+    def tables(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ops and buffers as numbers, once everything is written down."""
+        if self._tables is None:
+            ops = np.zeros((len(self._ops), _OP_SIZE), np.int64)
+            for row, op in zip(ops, self._ops, strict=True):
+                row[: len(op)] = op
+            self._tables = ops, np.array(self._buffers, np.int64)
+        return self._tables
+
     # -------------------------------------------------------------------------------- the search
 
-    def search(self, beam: int, n_best: int, ends: Ends) -> Walk:
-        """Search to the end; the last op has left the logits, of at least `beam` words."""
-        steps, infinity = ends.last + 1, -np.inf
-        walk = Walk(
-            tokens=np.empty((steps, beam), np.int64),
-            parents=np.empty((steps, beam), np.int64),
-            gains=np.empty((steps, beam), np.float32),
-            ends=np.empty((steps, beam), np.float32),
-            attention=np.empty((steps, beam, self.sources), np.float32),
-            finished=np.full(n_best, infinity, np.float32),
-            finished_at=np.zeros(n_best, np.int64),
-            unfinished=np.full(n_best, infinity, np.float32),
-            unfinished_at=np.zeros(n_best, np.int64),
-        )
-        ops = np.zeros((len(self._ops), _OP_SIZE), np.int64)
-        for row, op in zip(ops, self._ops, strict=True):
-            row[: len(op)] = op
-        buffers = np.array(self._buffers, np.int64)
+    def search(
+        self, beam: int, n_best: int, ends: Ends, sources: int, source: Tensor | None = None
+    ) -> Walk:
+        """Search to the end; the last op has left the logits, of at least `beam` words.
+
+        sources: positions of the memory; source (S,) int64: their tokens, if a plan asks for them.
+        """
+        steps = ends.last + 1
+        walk = _room(steps, beam, n_best, sources)
+        ops, buffers = self.tables()
         norms = np.ascontiguousarray(ends.norms, np.float32)
+        words = self._words
+        arrays = (
+            walk.tokens, walk.parents, walk.gains, walk.ends, walk.attention,
+            walk.finished, walk.unfinished, walk.finished_at, walk.unfinished_at,
+        )  # fmt: skip
         # In the order of the fields of Task in kernels.h.
         task = np.array(
             [
-                ops.ctypes.data, len(ops), buffers.ctypes.data, len(buffers), self._ops[-1][2],
-                beam, n_best, ends.least, ends.last, ends.begin, ends.end, ends.first_word,
-                0 if self._words is None else self._words.data_ptr(), self.sources,
-                norms.ctypes.data, walk.tokens.ctypes.data, walk.parents.ctypes.data,
-                walk.gains.ctypes.data, walk.ends.ctypes.data, walk.attention.ctypes.data,
-                walk.finished.ctypes.data, walk.unfinished.ctypes.data,
-                walk.finished_at.ctypes.data, walk.unfinished_at.ctypes.data,
+                ops.ctypes.data, self._first, len(ops), buffers.ctypes.data, len(buffers),
+                self._ops[-1][2], beam, n_best, ends.least, ends.last, ends.begin, ends.end,
+                ends.first_word, 0 if words is None else words.data_ptr(), sources,
+                0 if source is None else source.data_ptr(), norms.ctypes.data,
+                *[array.ctypes.data for array in arrays],
             ],
             np.int64,
         )  # fmt: skip
         taken = search(task.ctypes.data)
         by_step = ("tokens", "parents", "gains", "ends", "attention")
         return replace(walk, **{name: getattr(walk, name)[:taken] for name in by_step})
+
+
+def _room(steps: int, beam: int, n_best: int, sources: int) -> Walk:
+    """A walk of so many steps at most, through which nothing has gone."""
+    return Walk(
+        tokens=np.empty((steps, beam), np.int64),
+        parents=np.empty((steps, beam), np.int64),
+        gains=np.empty((steps, beam), np.float32),
+        ends=np.empty((steps, beam), np.float32),
+        attention=np.empty((steps, beam, sources), np.float32),
+        finished=np.full(n_best, -np.inf, np.float32),
+        finished_at=np.zeros(n_best, np.int64),
+        unfinished=np.full(n_best, -np.inf, np.float32),
+        unfinished_at=np.zeros(n_best, np.int64),
+    )

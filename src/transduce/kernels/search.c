@@ -1,5 +1,5 @@
-/* The whole beam search of one sentence: a step's kernels one after the other, what they lead to,
- * and the next step, without going back to Python in between.
+/* The whole beam search of one sentence: the kernels of its source, where it is not given what they make, then
+ * a step's one after the other, what they lead to, and the next step, without going back to Python in between.
  *
  * It does what search/beam.py does for a batch, and in the same order; the two are tested against
  * each other.
@@ -15,8 +15,8 @@
 
 typedef struct {
     ix width;
-    int kind;
-    const void *before; /* the one row of it before the first step, where it is part of the state */
+    int kind, of;      /* what there are rows of */
+    ix before, column; /* of a state: where it is before the first step */
     char *rows;
 } Buffer;
 
@@ -34,23 +34,30 @@ typedef struct {
 
 static ix row_size(const Buffer *buffer) { return buffer->width * (ix)size_of(buffer->kind); }
 
-/* --------------------------------------------------------------------------------- one step */
+static ix rows_of(const Run *run, const Buffer *buffer) {
+    return buffer->of == SENTENCE ? 1 : buffer->of == POSITIONS ? run->task->sources : run->beam;
+}
+
+/* --------------------------------------------------------------------------------- the ops */
 
 static void embed(const Run *run, const Buffer *to, const char *table) {
-    ix size = row_size(to);
-    for (ix k = 0; k < run->beam; k++) memcpy(to->rows + k * size, table + run->tokens[k] * size, (size_t)size);
+    const long long *tokens = to->of == POSITIONS ? (const long long *)run->task->source : run->tokens;
+    ix size = row_size(to), rows = rows_of(run, to);
+    for (ix k = 0; k < rows; k++) memcpy(to->rows + k * size, table + tokens[k] * size, (size_t)size);
 }
 
 /* rows of one buffer into columns of another of the same kind */
 static void put(const Run *run, const Buffer *from, const Buffer *to, ix column) {
     ix size = row_size(from), whole = row_size(to), shift = column * (ix)size_of(to->kind);
-    for (ix k = 0; k < run->beam; k++)
+    ix rows = rows_of(run, from);
+    for (ix k = 0; k < rows; k++)
         memcpy(to->rows + k * whole + shift, from->rows + k * size, (size_t)size);
 }
 
 /* x += the first columns of y */
 static void add(const Run *run, const Buffer *x, const Buffer *y) {
-    for (ix k = 0; k < run->beam; k++)
+    ix rows = rows_of(run, x);
+    for (ix k = 0; k < rows; k++)
         for (ix i = 0; i < x->width; i += LANES) {
             __mmask16 mask = lanes(x->width - i);
             __m512 sum = _mm512_add_ps(load(x->rows, x->kind, k * x->width + i, mask),
@@ -61,11 +68,43 @@ static void add(const Run *run, const Buffer *x, const Buffer *y) {
 
 static void scale(const Run *run, const Buffer *from, const Buffer *to, ix number) {
     const __m512 by = _mm512_set1_ps(sqrtf((float)number));
-    for (ix i = 0; i < run->beam * from->width; i += LANES) {
-        __mmask16 mask = lanes(run->beam * from->width - i);
+    ix count = rows_of(run, from) * from->width;
+    for (ix i = 0; i < count; i += LANES) {
+        __mmask16 mask = lanes(count - i);
         __m512 x = _mm512_div_ps(load(from->rows, from->kind, i, mask), by);
         store(to->rows, to->kind, i, mask, x);
     }
+}
+
+/* A layer of the encoder in one direction; what it says last goes into the columns of `final`. */
+static void read_through(const Run *run, const ix *a) {
+    const Buffer *x = run->buffers + a[1], *y = run->buffers + a[2], *final = run->buffers + a[5];
+    const ix size = a[6], sources = run->task->sources;
+    float *gates = run->scratch, *cell = gates + 4 * size, *nothing = cell + size;
+    memset(cell, 0, 2 * (size_t)size * sizeof(float));
+    const void *before = nothing;
+    for (ix i = 0; i < sources; i++) {
+        const ix t = a[9] ? sources - 1 - i : i;
+        void *now = (void *)at(y->rows, y->kind, t * y->width + a[4]);
+        product(&(Product){(void *)a[7], (void *)a[8], NULL, before, gates, y->kind, x->kind, 1, size, 4 * size}, 1);
+        lstm_cell(gates, at(x->rows, x->kind, t * x->width + a[3]), x->kind, cell, cell, now, y->kind, 1, size);
+        before = now;
+    }
+    memcpy((void *)at(final->rows, final->kind, a[4]), before, (size_t)size * size_of(y->kind));
+}
+
+/* (S, heads x depth) -> (heads, S, depth), or with a number (heads, depth, S), divided by its root */
+static void split(const Run *run, const Buffer *from, const Buffer *to, ix heads, ix number) {
+    const ix depth = from->width / heads, sources = run->task->sources;
+    const float by = sqrtf((float)(number ? number : 1));
+    for (ix s = 0; s < sources; s++)
+        for (ix h = 0; h < heads; h++)
+            for (ix d = 0; d < depth; d++) {
+                const ix place = number ? (h * depth + d) * sources + s : (h * sources + s) * depth + d;
+                float x;
+                _mm512_mask_storeu_ps(&x, 1, load(from->rows, from->kind, (s * heads + h) * depth + d, 1));
+                store(to->rows, to->kind, place, 1, _mm512_set1_ps(x / by));
+            }
 }
 
 static void perform(const Run *run, const ix *a) {
@@ -75,7 +114,7 @@ static void perform(const Run *run, const ix *a) {
         case PUT: put(run, x, y, a[3]); return;
         case PRODUCT:
             product(&(Product){(void *)a[3], (void *)a[4], (void *)a[5], x->rows, y->rows, x->kind,
-                               y->kind, run->beam, x->width, y->width},
+                               y->kind, rows_of(run, x), x->width, y->width},
                     1);
             return;
         case CELL: {
@@ -85,14 +124,35 @@ static void perform(const Run *run, const ix *a) {
             return;
         }
         case ADD: add(run, x, y); return;
-        case TANH: bend(x->rows, x->kind, run->beam * x->width); return;
+        case TANH: bend(x->rows, x->kind, rows_of(run, x) * x->width); return;
         case SCALE: scale(run, x, y, a[3]); return;
         case ATTEND: {
-            ix heads = a[7];
-            attend(x->rows, x->kind, (void *)a[3], (int)a[4], (void *)a[5], (int)a[6], NULL, y->rows,
-                   y->kind, run->attention, run->scratch, 1, run->beam, heads, x->width / heads,
-                   y->width / heads, run->task->sources);
+            const Buffer *keys = run->buffers + a[3], *values = run->buffers + a[5];
+            const ix heads = a[6];
+            attend(x->rows, x->kind, keys->rows, (int)a[4], values->rows, keys->kind, NULL, y->rows, y->kind,
+                   run->attention, run->scratch, 1, run->beam, heads, x->width / heads, y->width / heads,
+                   run->task->sources);
             return;
+        }
+        case LSTM: read_through(run, a); return;
+        case SPLIT: split(run, x, y, a[3], a[4]); return;
+    }
+}
+
+/* --------------------------------------------------------------------------------- the state */
+
+/* the one hypothesis before the first step */
+static void begin_state(Run *run) {
+    for (ix b = 0; b < run->task->buffer_count; b++) {
+        const Buffer *state = run->buffers + b, *before = run->buffers + state->before;
+        if (state->of != STATES) continue;
+        if (state->before < 0) {
+            memset(state->rows, 0, (size_t)row_size(state));
+            continue;
+        }
+        for (ix i = 0; i < state->width; i += LANES) {
+            const __mmask16 mask = lanes(state->width - i);
+            store(state->rows, state->kind, i, mask, load(before->rows, before->kind, state->column + i, mask));
         }
     }
 }
@@ -101,7 +161,7 @@ static void perform(const Run *run, const ix *a) {
 static void select_state(Run *run, const long long *parents, ix count) {
     for (ix b = 0; b < run->task->buffer_count; b++) {
         Buffer *buffer = run->buffers + b;
-        if (!buffer->before) continue;
+        if (buffer->of != STATES) continue;
         size_t size = (size_t)row_size(buffer);
         for (ix k = 0; k < count; k++) memcpy(run->moved + k * size, buffer->rows + parents[k] * size, size);
         memcpy(buffer->rows, run->moved, count * size);
@@ -132,13 +192,13 @@ static float bar(const Run *run, const float *values, ix count) {
     return best[(n < run->task->beam ? n : run->task->beam) - 1];
 }
 
-/* one step; returns whether the sentence is done */
+/* one step of the search; returns whether the sentence is done */
 static int advance(Run *run, ix t, ix *finished) {
     const Task *task = run->task;
     const ix wide = task->beam, row = t * wide;
     const Buffer *logits = run->buffers + task->logits;
     run->attention = (float *)task->attention + row * task->sources;
-    for (ix i = 0; i < task->op_count; i++) perform(run, (const ix *)task->ops + i * OP_SIZE);
+    for (ix i = task->first_ops; i < task->op_count; i++) perform(run, (const ix *)task->ops + i * OP_SIZE);
     survey(logits->rows, logits->kind, NULL, 1, run->beam, logits->width, task->first_word, wide, run->norm,
            run->best, run->words);
     float *ends = (float *)task->ends + row;
@@ -177,7 +237,10 @@ static int advance(Run *run, ix t, ix *finished) {
 
 /* ------------------------------------------------------------------------------------ memory */
 
-static size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+static size_t room_of(const Task *task, const Buffer *buffer) {
+    const ix rows = buffer->of == SENTENCE ? 1 : buffer->of == POSITIONS ? task->sources : task->beam;
+    return (size_t)(rows * row_size(buffer) + 63) / 64 * 64;
+}
 
 static int prepare(Run *run, const Task *task) {
     const ix *given = (const ix *)task->buffers;
@@ -185,25 +248,26 @@ static int prepare(Run *run, const Task *task) {
     run->buffers = malloc((size_t)task->buffer_count * sizeof(Buffer));
     if (!run->buffers) return 0;
     ix asked = 0;
-    for (ix b = 0; b < task->buffer_count; b++) {
+    for (ix b = 0; b < task->buffer_count; b++, given += BUFFER_SIZE) {
         Buffer *buffer = run->buffers + b;
-        *buffer = (Buffer){given[3 * b], (int)given[3 * b + 1], (const void *)given[3 * b + 2], NULL};
-        size_t size = padded((size_t)(task->beam * row_size(buffer)));
+        *buffer = (Buffer){given[0], (int)given[1], (int)given[2], given[4], given[5], (char *)given[3]};
+        asked = buffer->width > asked ? buffer->width : asked;
+        if (buffer->rows) continue;
+        size_t size = room_of(task, buffer);
         total += size;
         largest = size > largest ? size : largest;
-        asked = buffer->width > asked ? buffer->width : asked;
     }
     run->arena = aligned_alloc(64, total + largest);
     run->scratch = malloc(8 * (size_t)(task->sources + asked) * sizeof(float));
     if (!run->arena || !run->scratch) return 0;
-    run->moved = run->arena + total;
     char *place = run->arena;
     for (ix b = 0; b < task->buffer_count; b++) {
         Buffer *buffer = run->buffers + b;
+        if (buffer->rows) continue;
         buffer->rows = place;
-        if (buffer->before) memcpy(place, buffer->before, (size_t)row_size(buffer));
-        place += padded((size_t)(task->beam * row_size(buffer)));
+        place += room_of(task, buffer);
     }
+    run->moved = place;
     return 1;
 }
 
@@ -214,6 +278,8 @@ ix search(const Task *task) {
                .norm = norm, .best = best, .words = words};
     ix steps = -1, finished = 0;
     if (prepare(&run, task)) {
+        for (ix i = 0; i < task->first_ops; i++) perform(&run, (const ix *)task->ops + i * OP_SIZE);
+        begin_state(&run);
         steps = 0;
         while (!advance(&run, steps++, &finished)) {}
     }

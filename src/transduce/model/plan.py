@@ -2,7 +2,8 @@
 
 The plan says what `RecurrentDecoder.step` does, in its order, for the inference forms in bf16 and
 8 bits of LSTMs with attention by products. For anything else there is none, and search asks the
-model step by step.
+model step by step. It begins with what the encoder has made, or with the source where that can be
+written down, too (`plan_source`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,26 @@ from torch import Tensor, nn
 
 from transduce import kernels
 from transduce.kernels import Blocked
-from transduce.kernels.plan import Plan
+from transduce.kernels.plan import Plan, Rows
 from transduce.model.attention import Attended, Attention, MultiHeadAttention, fused
 from transduce.model.decoder import DecoderState, RecurrentDecoder
 from transduce.model.rnn import RecurrentLayer
 from transduce.model.state import State
 
 _BY_PRODUCTS = ("dot", "scaled_dot", "general", "multi_head")
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a plan's steps begin with: buffers and columns of each layer's hidden state and cell;
+    buffers of keys and values for the attention, as `Plan.attend` reads them."""
+
+    hidden: list[tuple[int, int]]
+    cell: list[tuple[int, int]]
+    keys: int
+    values: int
+    heads: int
+    across: bool
 
 
 class _Cell(Protocol):
@@ -45,33 +59,70 @@ def plan_of(
     table (V, D): what each token says to the first layer. output: the output layer's product,
     perhaps for some `words` (U,) only.
     """
-    if decoder is None or not isinstance(state, DecoderState):
+    if decoder is None or not isinstance(state, DecoderState) or not can_plan(decoder, table):
         return None
-    if not _can_plan(decoder, state, table):
+    attended = state.attended
+    if attended is None or attended.penalty is not None or state.seen is not None:
         return None
-    assert state.attended is not None
-    writing = _Writing(decoder, state, table.dtype, Plan(state.attended.values.shape[-2]))
-    features = writing.step(writing.plan.embed(table))
-    writing.product(output, features)
-    writing.plan.words(words)
-    return writing.plan if writing.possible else None
+    if not fused(state.layers[0].hidden.to(table.dtype), attended):
+        return None
+    plan = Plan()
+    return with_steps(plan, decoder, _given(plan, state, attended), table, output, words)
 
 
-def _can_plan(decoder: RecurrentDecoder, state: DecoderState, table: Tensor) -> bool:
-    attention, attended = decoder.attention, state.attended
-    if attention is None or attended is None or attended.penalty is not None:
+def can_plan(decoder: RecurrentDecoder, table: Tensor) -> bool:
+    """Whether there are kernels for all of a decoder's step."""
+    attention = decoder.attention
+    if decoder.gate is not None or decoder.intra is not None or attention is None:
+        return False  # what copies, or looks at what it has said
+    if attention.kind not in _BY_PRODUCTS or getattr(attention, "looks_back", False):
         return False
-    if decoder.gate is not None or decoder.intra is not None or state.seen is not None:
-        return False  # what copies, or looks at what it has said or read
-    if decoder.readout.kind == "maxout" or attention.kind not in _BY_PRODUCTS:
+    if decoder.readout.kind == "maxout":
         return False
     if not all(isinstance(norm, nn.Identity) for norm in decoder.norms):
         return False
     cells = [cast(RecurrentLayer, layer).cell for layer in decoder.layers]
     if not all(cell is not None and cast(_Cell, cell).kind == "lstm" for cell in cells):
         return False
-    right = table.dtype == torch.bfloat16 and kernels.takes(table)
-    return right and fused(state.layers[0].hidden.to(table.dtype), attended)
+    return table.dtype == torch.bfloat16 and kernels.takes(table)
+
+
+def with_steps(
+    plan: Plan,
+    decoder: RecurrentDecoder,
+    begun: Begun,
+    table: Tensor,
+    output: object,
+    words: Tensor | None = None,
+) -> Plan | None:
+    """The plan with a decoder's step added; None where a product of it has no kernel."""
+    writing = _Writing(decoder, begun, table.dtype, plan)
+    plan.begin_steps()
+    features = writing.step(plan.embed(table), [writing.state(at) for at in begun.hidden])
+    writing.product(output, features)
+    plan.words(words)
+    return plan if writing.possible else None
+
+
+def _given(plan: Plan, state: DecoderState, attended: Attended) -> Begun:
+    """What the model itself has made of the source."""
+    keys, values = attended.keys, attended.values
+    across = keys.dim() == 4
+    heads = keys.shape[1] if across else 1
+    hidden, cell = [], []
+    for layer in state.layers:
+        assert layer.cell is not None
+        size = layer.hidden.shape[1]
+        hidden.append((plan.given(layer.hidden, size, Rows.SENTENCE), 0))
+        cell.append((plan.given(layer.cell, size, Rows.SENTENCE), 0))
+    return Begun(
+        hidden,
+        cell,
+        plan.given(keys, heads * keys.shape[2], Rows.POSITIONS),
+        plan.given(values, heads * values.shape[-1], Rows.POSITIONS),
+        heads,
+        across,
+    )
 
 
 @dataclass
@@ -79,20 +130,23 @@ class _Writing:
     """A step being written down; `possible` until a product turns out to have no kernel."""
 
     decoder: RecurrentDecoder
-    state: DecoderState
+    begun: Begun
     dtype: torch.dtype
     plan: Plan
     possible: bool = True
 
-    def step(self, embedded: int) -> int:
+    def state(self, at: tuple[int, int], dtype: torch.dtype | None = None) -> int:
+        """A layer's state, which begins there."""
+        size = cast(RecurrentLayer, self.decoder.layers[0]).rnn.hidden_size
+        return self.plan.state(size, dtype or self.dtype, at)
+
+    def step(self, embedded: int, hidden: list[int]) -> int:
         """The features, from the embedded token: `RecurrentDecoder.step`, stage by stage."""
         decoder, plan = self.decoder, self.plan
-        hidden = [plan.state(layer.hidden, self.dtype) for layer in self.state.layers]
         feed = context = None
         x = [embedded]
         if decoder.feeding == "input":
-            assert self.state.feed is not None
-            feed = plan.state(self.state.feed, self.dtype)
+            feed = plan.state(decoder.readout.size, self.dtype)
             x = [embedded, feed]
         elif decoder.feeding == "context":
             context = self.ask(hidden[-1])
@@ -126,32 +180,37 @@ class _Writing:
     def cell(self, i: int, x: list[int], hidden: int) -> int:
         """One layer's position: its hidden state after it."""
         layer = cast(_Cell, cast(RecurrentLayer, self.decoder.layers[i]).cell)
-        state = self.state.layers[i]
-        assert state.cell is not None
         if layer.given:
             gates, given = self.product(layer.of_hidden, hidden), x[0]
         else:
             gates = self.product(layer.of_both, self.plan.beside([*x, hidden], self.dtype))
             given = None
-        cell = self.plan.state(state.cell, torch.float32)
+        cell = self.state(self.begun.cell[i], torch.float32)
         self.plan.lstm_cell(gates, given, hidden, cell)
         return hidden
 
     def ask(self, query: int) -> int:
         """The context that a query gets: `Attention.forward`, `MultiHeadAttention.forward`."""
-        attention, attended = self.decoder.attention, self.state.attended
-        assert isinstance(attended, Attended)
+        attention, begun = self.decoder.attention, self.begun
         if isinstance(attention, MultiHeadAttention):
             query = self.product(attention.query, query)
         elif isinstance(attention, Attention) and attention.kind == "scaled_dot":
             query = self.plan.scaled(query, self.plan.width(query), self.dtype)
-        return self.plan.attend(query, attended.keys, attended.values, self.dtype)
+        return self.plan.attend(
+            query, begun.keys, begun.values, begun.heads, begun.across, self.dtype
+        )
 
     def product(self, linear: object, x: int) -> int:
-        """A packed linear layer, if there is a kernel for it with few rows."""
-        lay_out = getattr(linear, "for_kernels", None)
-        blocked: Blocked | None = None if lay_out is None else lay_out()
+        """A packed linear layer, if there is a kernel for it."""
+        blocked = blocked_of(linear)
         if blocked is None:
             self.possible = False
             return x
         return self.plan.product(blocked, x, self.dtype)
+
+
+def blocked_of(linear: object) -> Blocked | None:
+    """A packed linear layer's weights for kernels, if there is one for it."""
+    lay_out = getattr(linear, "for_kernels", None)
+    blocked: Blocked | None = None if lay_out is None else lay_out()
+    return blocked

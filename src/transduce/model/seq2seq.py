@@ -14,6 +14,7 @@ from transduce.model.decoder import DecoderState, RecurrentDecoder
 from transduce.model.encoder import RecurrentEncoder
 from transduce.model.output import OutputLayer
 from transduce.model.plan import plan_of
+from transduce.model.plan_source import plan_from_source
 from transduce.model.rnn import Dropout, RecurrentLayer, drop_words
 from transduce.model.state import (
     Draft,
@@ -215,6 +216,17 @@ class Seq2Seq(nn.Module):
         table = self.step_embedding or self.target_embedding
         assert table is not None
         return plan_of(self.decoder, table.weight, state, output or self.output.product, words)
+
+    def plan_from_source(self, source: Tensor) -> Plan | None:
+        """The search of one source (1, S) written down from its tokens on, where it can be."""
+        asked, table = self.source_embedding, self.step_embedding or self.target_embedding
+        if self.decoder is None or self.copying is not None or asked is None or table is None:
+            return None
+        if not 0 <= int(source.min()) <= int(source.max()) < asked.num_embeddings:
+            return None  # which kernels would not see
+        said = self.source_gates or asked
+        product = self.output.product
+        return plan_from_source(self.encoder, self.decoder, said.weight, table.weight, product)
 
     def forward(
         self, source: Tensor, lengths: Tensor, target_input: Tensor

@@ -20,6 +20,7 @@ from torch import Tensor
 from transduce.errors import FolderError
 from transduce.kernels.plan import Plan
 from transduce.model.output import OutputLayer
+from transduce.model.plan import blocked_of
 from transduce.model.seq2seq import Seq2Seq
 from transduce.model.state import Draft, Memory, State, Step
 from transduce.model.weights import read_tensors
@@ -125,6 +126,15 @@ class Shortlisted:
         if memory.allowed is not None:
             return None
         return self.model.plan(memory.memory, state, memory.product, memory.words)
+
+    def plan_from_source(self, source: Tensor) -> Plan | None:
+        """As `Seq2Seq.plan_from_source`."""
+        plan, output = self.model.plan_from_source(source), self.model.output
+        if plan is None:
+            return None
+        words = self.shortlist.members(source, output.vocabulary)[0].nonzero().squeeze(1)
+        blocked = blocked_of(output.part(words))
+        return None if blocked is None else plan.among(blocked, words)
 
     def step(self, tokens: Tensor, state: State, memory: ShortMemory) -> Step:
         features = self.model.step_features(tokens, state)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from torch import Tensor
 
 from transduce.data.tokenizers.base import BOS, EOS
 from transduce.hypotheses.hypothesis import Hypothesis
-from transduce.hypotheses.scoring import normalise
-from transduce.kernels.plan import Ends, Walk, fits
+from transduce.hypotheses.scoring import length_norm, max_tokens, min_tokens, normalise
+from transduce.kernels.plan import Ends, Plan, Walk, fits
 from transduce.recipe import SearchOptions
 from transduce.search.candidates import WORDS
 from transduce.search.interface import SearchModel
@@ -22,23 +23,66 @@ from transduce.search.running import Running
 MOST_ATTENTION = 1 << 24  # numbers of attention, of all steps: what Python would note step by step
 
 
+def search_source(
+    model: SearchModel, source: Tensor, options: SearchOptions
+) -> list[list[Hypothesis]] | None:
+    """The n best hypotheses of the only sentence of a source (1, S) from its tokens on; None where
+    there is no plan for all of it."""
+    make = getattr(model, "plan_from_source", None)
+    if make is None or not _could(options) or source.device.type != "cpu" or source.dim() > 2:
+        return None
+    positions = source.shape[1]
+    least, last = min_tokens(positions - 1, options), max_tokens(positions - 1, options)
+    norms = [
+        length_norm(n + 1, options.normalization, options.length_penalty) for n in range(last + 1)
+    ]
+    if not _fits((last + 1) * positions, options):
+        return None
+    plan = make(source)
+    if plan is None or plan.columns - WORDS < options.beam:
+        return None
+    return [_search(plan, least, last, norms, options, positions, source[0])]
+
+
 def search_alone(
     model: SearchModel, running: Running, options: SearchOptions
 ) -> list[Hypothesis] | None:
     """The n best hypotheses of the only sentence that is running, before its first step; None
-    where there is no plan for it."""
-    make, limits, beam = getattr(model, "plan", None), running.limits, options.beam
-    if make is None or not fits(beam) or options.coverage_penalty or options.length_bonus:
+    where there is no plan for its steps."""
+    make, limits = getattr(model, "plan", None), running.limits
+    if make is None or not _could(options):
         return None
     first, least, last = limits.spans[:, 0].tolist()
-    if (last + 1 - first) * beam * running.width > MOST_ATTENTION:
+    if not _fits((last + 1 - first) * running.width, options):
         return None
     plan = make(running.memory, running.state)
-    if plan is None or plan.columns - WORDS < beam:
+    if plan is None or plan.columns - WORDS < options.beam:
         return None
-    norms = np.array(limits.norms, dtype=np.float32)
-    ends = Ends(least - first, last - first, norms, begin=BOS, end=EOS, first_word=WORDS)
-    return _hypotheses(plan.search(beam, options.n_best, ends), options)
+    return _search(plan, least - first, last - first, limits.norms, options, running.width)
+
+
+def _could(options: SearchOptions) -> bool:
+    """Whether the kernels search like this at all."""
+    return fits(options.beam) and not options.coverage_penalty and not options.length_bonus
+
+
+def _fits(numbers: int, options: SearchOptions) -> bool:
+    """Whether there is room for the attention of so many positions by steps."""
+    return numbers * options.beam <= MOST_ATTENTION
+
+
+def _search(
+    plan: Plan,
+    least: int,
+    last: int,
+    norms: list[float],
+    options: SearchOptions,
+    sources: int,
+    source: Tensor | None = None,
+) -> list[Hypothesis]:
+    scale = np.array(norms, dtype=np.float32)
+    ends = Ends(least, last, scale, begin=BOS, end=EOS, first_word=WORDS)
+    return _hypotheses(plan.search(options.beam, options.n_best, ends, sources, source), options)
 
 
 def _hypotheses(walk: Walk, options: SearchOptions) -> list[Hypothesis]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
-from transduce.search.alone import search_alone
+from transduce.search.alone import search_alone, search_source
 from transduce.search.history import History
 from transduce.search.interface import SearchModel
 from transduce.search.limits import Limits, remaining
@@ -94,6 +94,10 @@ def search_batch(
     model: SearchModel, method: Method, source: Tensor, lengths: Tensor, options: SearchOptions
 ) -> list[list[Hypothesis]]:
     """Search one batch to its end. source (B, S) int64 padded, lengths (B,) with EOS."""
+    if len(lengths) == 1:
+        at_once = search_source(model, source, options)
+        if at_once is not None:
+            return at_once
     pool = Pool(model, method, options, source.device)
     pool.admit(np.arange(len(lengths)), source, lengths.cpu())
     if len(lengths) == 1 and pool.running is not None:
