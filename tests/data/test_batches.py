@@ -19,10 +19,9 @@ from transduce.data.batches import (
     BatchStream,
     collate,
     collate_source,
-    cut,
-    length_order,
 )
 from transduce.data.corpus import open_corpora
+from transduce.data.grouping import groups
 from transduce.data.prepare import prepare
 from transduce.data.store import Store
 from transduce.data.text import TextSide
@@ -83,20 +82,35 @@ def test_a_batch_moves_to_a_device() -> None:
 @given(
     lengths=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=80),
     budget=st.integers(1, 300),
+    frames=st.booleans(),
 )
-def test_cuts_are_within_the_budget_and_lose_nothing(
-    lengths: list[tuple[int, int]], budget: int
+def test_groups_are_within_the_budget_and_lose_nothing(
+    lengths: list[tuple[int, int]], budget: int, frames: bool
 ) -> None:
     source, target = np.array(lengths).T
-    order = length_order(source, target)
-    assert sorted(order.tolist()) == list(range(len(lengths)))
-    slices = cut(source[order], target[order], budget)
-    assert [s.start for s in slices] == [0, *(s.stop for s in slices[:-1])]
-    assert slices[-1].stop == len(lengths)
-    for part in slices:
-        rows = order[part]
-        size = (max(source[rows].max(), target[rows].max()) + 1) * len(rows)
-        assert size <= budget or len(rows) == 1
+    found = groups(source, target, budget, frames=frames)
+    assert sorted(np.concatenate(found).tolist()) == list(range(len(lengths)))
+    for rows in found:
+        widest = max(source[rows].max() + (not frames), target[rows].max() + 1)
+        assert widest * len(rows) <= budget or len(rows) == 1
+
+
+def test_no_examples_make_no_groups() -> None:
+    assert groups(np.array([], int), np.array([], int), 100, frames=False) == []
+
+
+def test_few_of_the_positions_are_padding_and_few_batches_are_not_full() -> None:
+    """Of pairs like those of translation; rows are a multiple of 8."""
+    rng = np.random.default_rng(1)
+    source = rng.gamma(12, 1.2, 20_000).astype(int)
+    target = np.maximum(1, source * rng.normal(1, 0.15, 20_000) + rng.normal(0, 2, 20_000))
+    target = target.astype(int)
+    found = groups(source, target, 3000, frames=False)
+    padded = [len(rows) * (source[rows].max() + target[rows].max() + 2) for rows in found]
+    assert 1 - (source.sum() + target.sum() + 2 * len(source)) / sum(padded) < 0.03
+    longer = [len(rows) * (max(source[rows].max(), target[rows].max()) + 1) for rows in found]
+    assert sum(longer) / len(found) > 0.8 * 3000
+    assert sum(len(rows) % 8 > 0 for rows in found) <= 1
 
 
 # -------------------------------------------------------------------------------- the stream

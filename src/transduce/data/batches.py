@@ -1,7 +1,7 @@
 """Batches: padded examples that go through the model together, and the order they come in.
 
 An epoch is a permutation of the examples, cut into pools of many batches' worth. Within a pool
-examples are sorted by length, cut into batches by a budget of padded tokens, and the batches
+examples of like lengths are put into batches by a budget of padded tokens, and the batches
 shuffled: so padding is small, yet every epoch mixes the corpus anew. Everything is a function of
 (seed, epoch, pool), so that a position is three numbers and seeking is exact.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ import torch
 from transduce.data.ahead import Ahead
 from transduce.data.batch import Batch, Index, Row, are_frames, collate, collate_source
 from transduce.data.frames import PooledFrames
+from transduce.data.grouping import groups
 from transduce.data.objectives import Noise, NoiseOptions
 from transduce.data.speech import SpeechSide
 from transduce.data.store import Store
@@ -32,59 +32,15 @@ __all__ = [
     "are_frames",
     "collate",
     "collate_source",
-    "cut",
-    "length_order",
 ]
 
 # A larger pool pads less, and costs memory, and time before its first batch.
 _POOL_TOKENS = 1_000_000
 _POOL_BATCHES = 64  # at least
-_MULTIPLE = 8  # fewer shapes: kernels are made for each shape, kept, and like even sizes
 _SEGMENT = 8192  # texts segmented at once
 _PROBE = 1000  # examples that the growth of a sampled segmentation is measured on
 _AHEAD = 64  # batches made ahead of the model: enough to hide the making of the next pool
 _AHEAD_FRAMES = 4  # of speech, which has no pool to make, and whose batches are large
-
-
-# -------------------------------------------------------------------------------- by length
-
-
-def length_order(source: npt.NDArray[Any], target: npt.NDArray[Any], frames: bool = False) -> Index:
-    """An order in which neighbours have nearly the same length on both sides.
-
-    By target length first; within one, by source length, upwards and downwards in turn, so that
-    examples on either side of a change of target length have like sources too. Sources that are
-    `frames` are many times as long as targets: by source length then.
-    """
-    if frames:
-        return np.lexsort((target, source))
-    target = target.astype(np.int64)
-    upwards = np.where(target % 2 == 0, 1, -1)
-    return np.lexsort((source.astype(np.int64) * upwards, target))
-
-
-def cut(
-    source: npt.NDArray[Any], target: npt.NDArray[Any], budget: int, frames: bool = False
-) -> list[slice]:
-    """Cut rows, in their order, so that rows x the longest side (with EOS) stay within `budget`.
-
-    Sources that are `frames` have no EOS.
-
-    Batches of more than _MULTIPLE rows have a multiple of it. A row longer than the budget is a
-    batch of its own.
-    """
-    longer = np.maximum(source + (0 if frames else 1), target + 1).tolist()
-    slices, start = [], 0
-    while start < len(longer):
-        end, widest = start + 1, longer[start]
-        while end < len(longer) and max(widest, longer[end]) * (end + 1 - start) <= budget:
-            widest = max(widest, longer[end])
-            end += 1
-        if end < len(longer) and end - start > _MULTIPLE:
-            end -= (end - start) % _MULTIPLE
-        slices.append(slice(start, end))
-        start = end
-    return slices
 
 
 # ---------------------------------------------------------------------------------- training
@@ -255,15 +211,12 @@ class BatchStream:
         targets = self._rows("target", index, seeds[1])
         self._store.release()
         rng = np.random.default_rng(seeds[2])
-        # Shuffled before the stable sort by length: neighbours of one length differ by epoch.
+        # Shuffled before they are sorted by length: neighbours of one length differ by epoch.
         shuffled = rng.permutation(len(index))
         source = _lengths(sources)[shuffled]
         target = _lengths(targets)[shuffled]
-        speech = self._speech is not None
-        order = length_order(source, target, speech)
-        slices = cut(source[order], target[order], self._batch_tokens, speech)
-        rows = shuffled[order]
-        batches = [rows[slices[i]] for i in rng.permutation(len(slices))]
+        found = groups(source, target, self._batch_tokens, frames=self._speech is not None)
+        batches = [shuffled[found[i]] for i in rng.permutation(len(found))]
         return _Pool(index, sources, targets, batches)
 
     def _damaged(self, rows: list[Row], index: Index, at: tuple[int, int]) -> list[Row]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from transduce.data.batches import Batch, collate, cut, length_order
+from transduce.data.batches import Batch, collate
 from transduce.data.copying import target_text
+from transduce.data.grouping import groups
 from transduce.data.text import TextSide
 from transduce.evaluation.metrics import compute
 from transduce.model import Seq2Seq
@@ -144,10 +145,8 @@ def nll_sum(
 
 def _batches(valid: ValidationSet, batch_tokens: int) -> Iterator[Batch]:
     """Batches of similar length, filled by the padded size."""
-    source, target = valid.lengths()
-    order = length_order(source, target, valid.speech)
-    for part in cut(source[order], target[order], batch_tokens, valid.speech):
-        rows = order[part].tolist()
+    for group in groups(*valid.lengths(), batch_tokens, frames=valid.speech):
+        rows = group.tolist()
         yield collate(
             [valid.source_ids[row] for row in rows], [valid.target_ids[row] for row in rows], rows
         )
