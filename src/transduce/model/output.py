@@ -109,7 +109,7 @@ def _one_pass(given: Rows, room: Room) -> Found:
     count, words = len(values), weight.to(torch.bfloat16)
     rows = words.new_zeros(filled(count, POSITIONS), values.shape[1])
     rows[:count] = values
-    grad_values, grad_weight = torch.empty_like(rows), torch.zeros(weight.shape)
+    grad_values, grad_weight = torch.empty_like(rows), torch.empty(0)
     loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
     for start in range(0, len(rows), 2 * CHUNK):
         part = slice(start, start + 2 * CHUNK)
@@ -121,6 +121,8 @@ def _one_pass(given: Rows, room: Room) -> Found:
         torch.mm(grad, words, out=grad_values[part])
         of_part = weight_gradient(grad, rows[part])
         grad_weight = grad_weight.add_(of_part) if start else of_part
+    if not count:
+        grad_weight = torch.zeros(weight.shape)
     return loss, nll, (grad_values[:count], grad_weight, grad_bias)
 
 
