@@ -170,8 +170,7 @@ enum {
     ATTEND,  /* queries, context, keys, across, values, heads: see attend */
     LSTM,    /* x, y, column, column, final, size, weights, scales, backwards: lstm_sequence over the positions, from
                 what columns of x say to the gates; those of y are also those of `final`, the last state */
-    SPLIT    /* x, y, heads, n: the positions' heads one after the other; with n divided by its square root
-                and across, (width, S) each */
+    SPLIT    /* x, y, heads, across: the positions' heads one after the other, (S, width) or across each */
 };
 #define OP_SIZE 10
 

@@ -152,11 +152,11 @@ class Plan:
         addresses = weights.addresses[:2]
         self._ops.append((_LSTM, x, y, column, place, final, size, *addresses, int(backwards)))
 
-    def split(self, x: int, heads: int, dtype: torch.dtype, number: int = 0) -> int:
-        """Positions' heads side by side -> one after the other; if there is a number, across, and
-        divided by its root: values and keys of several heads as `kernels.attend` reads them."""
+    def split(self, x: int, heads: int, dtype: torch.dtype, *, across: bool) -> int:
+        """Positions' heads side by side -> one after the other, as `kernels.attend` reads values of
+        several heads, and, `across`, keys."""
         y = self.like(x, self.width(x), dtype)
-        self._ops.append((_SPLIT, x, y, heads, number))
+        self._ops.append((_SPLIT, x, y, heads, int(across)))
         return y
 
     def begin_steps(self) -> None:

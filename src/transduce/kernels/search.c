@@ -24,7 +24,7 @@ typedef struct {
     const Task *task;
     Buffer *buffers;
     char *arena, *moved;
-    float *scratch; /* of attend */
+    float *scratch; /* of attend and read_through: 8 x (positions + the widest buffer) */
     ix beam;        /* hypotheses of this step */
     long long *tokens;
     float *scores, *ending, *norm, *best;
@@ -93,18 +93,21 @@ static void read_through(const Run *run, const ix *a) {
     memcpy((void *)at(final->rows, final->kind, a[4]), before, (size_t)size * size_of(y->kind));
 }
 
-/* (S, heads x depth) -> (heads, S, depth), or with a number (heads, depth, S), divided by its root */
-static void split(const Run *run, const Buffer *from, const Buffer *to, ix heads, ix number) {
+/* (S, heads x depth) -> (heads, S, depth), or across (heads, depth, S) */
+static void split(const Run *run, const Buffer *from, const Buffer *to, ix heads, ix across) {
     const ix depth = from->width / heads, sources = run->task->sources;
-    const float by = sqrtf((float)(number ? number : 1));
+    const size_t size = (size_t)size_of(from->kind), row = (size_t)depth * size;
     for (ix s = 0; s < sources; s++)
-        for (ix h = 0; h < heads; h++)
-            for (ix d = 0; d < depth; d++) {
-                const ix place = number ? (h * depth + d) * sources + s : (h * sources + s) * depth + d;
-                float x;
-                _mm512_mask_storeu_ps(&x, 1, load(from->rows, from->kind, (s * heads + h) * depth + d, 1));
-                store(to->rows, to->kind, place, 1, _mm512_set1_ps(x / by));
-            }
+        for (ix h = 0; h < heads; h++) {
+            const char *head = from->rows + (size_t)(s * heads + h) * row;
+            char *place = to->rows + (across ? (size_t)(h * depth * sources + s) * size : (size_t)(h * sources + s) * row);
+            if (!across)
+                memcpy(place, head, row);
+            else if (from->kind == BFLOAT16)
+                for (ix d = 0; d < depth; d++) memcpy(place + d * sources * 2, head + d * 2, 2);
+            else
+                for (ix d = 0; d < depth; d++) memcpy(place + d * sources * 4, head + d * 4, 4);
+        }
 }
 
 static void perform(const Run *run, const ix *a) {

@@ -111,15 +111,10 @@ def _attended(
     """`prepare` of an attention by products: keys, values, heads, and whether keys lie across."""
     if isinstance(attention, MultiHeadAttention):
         heads = attention.heads
-        values = _product(plan, attention.value, memory)
-        keys = _product(plan, attention.key, memory)
-        depth = plan.width(values) // heads
-        return (
-            plan.split(keys, heads, _DTYPE, depth),
-            plan.split(values, heads, _DTYPE),
-            heads,
-            True,
-        )
+        values, keys = (_product(plan, x, memory) for x in (attention.value, attention.key))
+        keys = plan.scaled(keys, plan.width(values) // heads, _DTYPE)
+        keys = plan.split(keys, heads, _DTYPE, across=True)
+        return keys, plan.split(values, heads, _DTYPE, across=False), heads, True
     assert attention is not None
     key = getattr(attention, "key", None)
     return memory if key is None else _product(plan, key, memory), memory, 1, False
