@@ -124,7 +124,7 @@ class Plan:
     @property
     def columns(self) -> int:
         """How many logits a hypothesis has, once everything is written down."""
-        return self.width(self._ops[-1][2])
+        return int(self.tables()[1][self._ops[-1][2], 0])
 
     # ---------------------------------------------------------------------------------- the ops
 
@@ -219,12 +219,8 @@ class Plan:
         """The same, with logits for `words` (U,) int64 only: the last product is by `weights`."""
         some = copy.copy(self)
         ops, buffers = (table.copy() for table in self.tables())
-        _, x, y, *_ = self._ops[-1]
         ops[-1, 3:6] = weights.addresses
-        buffers[y, 0] = weights.outputs
-        some._ops = [*self._ops[:-1], (_PRODUCT, x, y, *weights.addresses)]
-        some._buffers = list(self._buffers)
-        some._buffers[y] = (weights.outputs, *self._buffers[y][1:])
+        buffers[self._ops[-1][2], 0] = weights.outputs
         some._held = [*self._held, weights]
         some._tables, some._words = (ops, buffers), words
         return some
