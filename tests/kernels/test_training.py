@@ -34,6 +34,7 @@ def test_the_lstm_layer_is_torchs(
     with pytest.MonkeyPatch.context() as patch:
         if not with_tiles:
             patch.setattr(lstm, "tiles", lambda: False)
+            patch.setattr(training, "tiles", lambda: False)
         is_torchs(batch, positions, width, size, with_state)
 
 

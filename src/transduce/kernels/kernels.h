@@ -7,11 +7,16 @@
 
 #include <stddef.h>
 
-#define KERNELS_VERSION 4 /* as in __init__.py; both change with what a kernel takes or does */
+#define KERNELS_VERSION 5 /* as in __init__.py; both change with what a kernel takes or does */
 #define MOST_ROWS 8      /* that few_rows sums together */
 #define MOST_INPUTS 4096 /* of few_rows */
 #define MOST_BEST 64     /* of survey */
 #define MOST_BEAM 64     /* of choose */
+
+/* where this compiler can make products by tiles */
+#if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__) && defined(__linux__)
+#define TILES 1
+#endif
 
 typedef ptrdiff_t ix;
 
@@ -150,8 +155,28 @@ void cross_entropy(void *logits, int kind, const float *bias, const long long *t
                    const float *smoothing, float *losses, float *grad_bias, float *room, ix rows,
                    ix vocabulary, ix threads);
 
+/* y (m, n) = left (m, k) right (k, n) + bias (n,), if not NULL; both in bf16, by tiles, which there have to be;
+ * k is at least 1. Of a matrix that is `turned`, rows and columns are exchanged in memory, where a row begins `stride` numbers
+ * after the one before. Returns 1 if there is no memory. */
+typedef struct {
+    const void *numbers;
+    ix stride;
+    int turned;
+} Matrix;
+typedef struct {
+    Matrix left, right;
+    const float *bias;
+    void *y;
+    int y_kind;
+    ix m, n, k;
+} Multiplication;
+int multiply(const Multiplication *p, ix threads);
+
 /* x (rows, columns) with rows and columns exchanged, in float32. */
 void turn(const void *x, int kind, float *y, ix rows, ix columns, ix threads);
+
+/* Bytes by chance, which seed and place alone decide. */
+void draw(void *bytes, ix seed, ix count, ix threads);
 
 /* y = scale x, but 0 where the byte is below the threshold. */
 void drop(const void *x, int kind, const unsigned char *bytes, ix threshold, const float *scale,

@@ -128,6 +128,7 @@ KERNEL(lstm_layer_backward, 16, AT_MOST(4 * a[9], MOST_INPUTS, "too many inputs"
 KERNEL(cross_entropy, 11, NULL,
        cross_entropy(P(0), (int)a[1], P(2), P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
 KERNEL(turn, 6, NULL, turn(P(0), (int)a[1], P(2), a[3], a[4], a[5]))
+KERNEL(draw, 4, NULL, draw(P(0), a[1], a[2], a[3]))
 KERNEL(drop, 8, NULL, drop(P(0), (int)a[1], P(2), a[3], P(4), P(5), a[6], a[7]))
 
 static PyObject *py_attend(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
@@ -160,6 +161,20 @@ static PyObject *py_search(PyObject *self, PyObject *const *arguments, Py_ssize_
     return steps < 0 ? PyErr_NoMemory() : PyLong_FromSsize_t(steps);
 }
 
+static PyObject *py_multiply(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    (void)self;
+    ix a[MOST_ARGUMENTS];
+    int failed;
+    if (!read_numbers(arguments, count, 13, a)) return NULL;
+    const Multiplication p = {{P(0), a[1], (int)a[2]}, {P(3), a[4], (int)a[5]}, P(6), P(7), (int)a[8],
+                              a[9], a[10], a[11]};
+    Py_BEGIN_ALLOW_THREADS;
+    failed = multiply(&p, a[12]);
+    Py_END_ALLOW_THREADS;
+    if (failed) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 static PyObject *tiles(PyObject *self, PyObject *unused) {
     (void)self, (void)unused;
     return PyBool_FromLong(tiles_supported());
@@ -190,7 +205,9 @@ static PyMethodDef methods[] = {
     {"lstm_layer_backward", FAST(py_lstm_layer_backward), METH_FASTCALL, "See kernels.h."},
     {"cross_entropy", FAST(py_cross_entropy), METH_FASTCALL, "See kernels.h."},
     {"turn", FAST(py_turn), METH_FASTCALL, "See kernels.h."},
+    {"draw", FAST(py_draw), METH_FASTCALL, "See kernels.h."},
     {"drop", FAST(py_drop), METH_FASTCALL, "See kernels.h."},
+    {"multiply", FAST(py_multiply), METH_FASTCALL, "See kernels.h."},
     {"search", FAST(py_search), METH_FASTCALL, "See kernels.h."},
 #endif
     {NULL, NULL, 0, NULL},

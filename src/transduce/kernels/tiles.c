@@ -6,10 +6,12 @@
  * not depend on how many rows there are. Inputs that do not fill a line are zeros in x, which the
  * weights read against them (those of the next block) do not change, unless these are infinite.
  */
-#if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__) && defined(__linux__)
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma,amx-tile,amx-bf16,amx-int8")
 #include "kernels.h"
+
+#ifdef TILES
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma,amx-tile,amx-bf16,amx-int8")
 #include "simd.h"
+#include "tiles.h"
 
 #include <cpuid.h>
 #include <stdlib.h>
@@ -17,9 +19,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define ALWAYS static inline __attribute__((always_inline))
-#define ROWS 16  /* of a tile */
-#define LINE 64  /* bytes of a row of a tile */
 #define TOGETHER 256 /* rows that stay in the second-level cache while the weights pass by */
 #define ASK_PERMISSION 0x1023 /* of arch_prctl: Linux saves tiles only for who has asked */
 #define TILE_DATA 18
@@ -36,23 +35,6 @@ static int ask(void) {
 int tiles_supported(void) {
     if (asked < 0) asked = ask();
     return asked;
-}
-
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t bytes[16];
-    uint8_t rows[16];
-} Shapes;
-
-/* Tiles of 16 rows; the first ones of sums and rows of x have `height`, and their products take less time. */
-static void shape_tiles(ix height) {
-    Shapes shapes = {.palette = 1};
-    for (int i = 0; i < 8; i++) shapes.bytes[i] = LINE, shapes.rows[i] = ROWS;
-    shapes.rows[0] = shapes.rows[1] = shapes.rows[4] = (uint8_t)height;
-    /* GCC's intrinsic says that it reads 8 bytes, and nothing of memory is said to tiles that are loaded:
-     * without this, what was written to them before may never be. */
-    __asm__ volatile("" : : "r"(&shapes) : "memory");
-    _tile_loadconfig(&shapes);
 }
 
 /* tiles 0 to 3: sums; 4, 5: rows of x; 6, 7: weights */
@@ -210,8 +192,6 @@ int many_rows(const Product *p, ix threads) {
     return 0;
 }
 #elif defined(__x86_64__) && defined(__GNUC__)
-#include "kernels.h"
-
 int tiles_supported(void) { return 0; }
 
 int many_rows(const Product *product, ix threads) {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from transduce.kernels import KINDS, Blocked, available, compiled
+from transduce.kernels import KINDS, Blocked, available, compiled, tiles
 
 
 def trains(x: Tensor) -> bool:
@@ -129,6 +129,38 @@ def cross_entropy(
     return losses[:, 1], losses[:, 0], sums.sum(dim=0)
 
 
+def product(left: Tensor, right: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Fills y (M, N) with left (M, K) right (K, N) + bias (N,), left and right bfloat16.
+
+    By tiles where the processor has them, with y in bfloat16 or float32; else by torch, which wants
+    it in bfloat16. Left and right may be transposed views, and K is at least 1.
+    """
+    if not tiles():
+        torch.mm(left, right, out=y)
+        return y if bias is None else y.add_(bias)
+    bias = None if bias is None else bias.detach().float().contiguous()
+    compiled.multiply(
+        *_in_memory(left), *_in_memory(right), 0 if bias is None else bias.data_ptr(),
+        y.data_ptr(), KINDS[y.dtype], *y.shape, left.shape[1], torch.get_num_threads(),
+    )  # fmt: skip
+    return y
+
+
+def _in_memory(x: Tensor) -> tuple[int, int, int]:
+    """Where a matrix is, how far its rows are apart there, and whether these are its columns."""
+    columns = int(x.stride(1) != 1)
+    return x.data_ptr(), x.stride(columns), columns
+
+
+def weight_gradient(grads: Tensor, inputs: Tensor) -> Tensor:
+    """grads^T inputs, (N, O) and (N, I) bfloat16 -> (O, I) float32."""
+    if tiles() and len(grads):
+        return product(grads.t(), inputs, torch.empty(grads.shape[1], inputs.shape[1]))
+    # By way of inputs^T grads: oneDNN wants its left side row by row, and inputs are the fewer
+    # numbers to lay out anew, so this takes half the time.
+    return turned(inputs.t().contiguous() @ grads)
+
+
 def turned(x: Tensor) -> Tensor:
     """x (N, M) -> (M, N) float32, contiguous."""
     rows, columns = x.shape
@@ -150,3 +182,11 @@ def drop(x: Tensor, drawn: Tensor, threshold: int) -> Tensor:
         x.numel(), torch.get_num_threads(),
     )  # fmt: skip
     return y
+
+
+def draw(count: int) -> Tensor:
+    """So many bytes by chance, from a seed that torch's generator gives."""
+    drawn = torch.empty(count, dtype=torch.uint8)
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    compiled.draw(drawn.data_ptr(), seed, count, torch.get_num_threads())
+    return drawn

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from transduce import kernels
+from transduce.model.linear import Linear
 from transduce.model.state import join_rows
 from transduce.recipe import AttentionOptions
 
@@ -134,18 +135,18 @@ class Attention(nn.Module):
         self.looks_back = self.kind == "location" or options.coverage
         if self.kind in ("additive", "location"):
             inner = options.size or query_size
-            self.query = nn.Linear(query_size, inner)
-            self.key = nn.Linear(memory_size, inner, bias=False)
+            self.query = Linear(query_size, inner)
+            self.key = Linear(memory_size, inner, bias=False)
             self.vector = nn.Parameter(torch.empty(inner).uniform_(-1, 1) / math.sqrt(inner))
             if self.kind == "location":
                 width = options.kernel
                 self.filters = nn.Conv1d(1, options.filters, width, padding=width // 2, bias=False)
-                self.place = nn.Linear(options.filters, inner, bias=False)
+                self.place = Linear(options.filters, inner, bias=False)
             elif options.coverage:
                 self.cover = nn.Parameter(torch.zeros(inner))
         elif self.kind == "general" or query_size != memory_size:
             # dot and scaled_dot of unequal widths need the same bridge that `general` always has.
-            self.key = nn.Linear(memory_size, query_size, bias=False)
+            self.key = Linear(memory_size, query_size, bias=False)
 
     def prepare(self, values: Tensor, mask: Tensor) -> Attended:
         """Project a memory once. values (B, S, D), mask (B, S)."""
@@ -200,9 +201,9 @@ class MultiHeadAttention(nn.Module):
         self.looks_back = False
         self.heads = options.heads
         self.context_size = inner
-        self.query = nn.Linear(query_size, inner)
-        self.key = nn.Linear(memory_size, inner)
-        self.value = nn.Linear(memory_size, inner)
+        self.query = Linear(query_size, inner)
+        self.key = Linear(memory_size, inner)
+        self.value = Linear(memory_size, inner)
         self.dropout = nn.Dropout(options.dropout)
 
     def _split(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from transduce.errors import UsageError
+from transduce.model.linear import Linear
 from transduce.model.state import Memory
 
 
@@ -34,7 +35,7 @@ class Bridge(nn.Module):
                 f"make them equal or use `dense`"
             )
         if kind in ("dense", "mean"):
-            self.linear = nn.Linear(memory_size, layers * size * self.states)
+            self.linear = Linear(memory_size, layers * size * self.states)
 
     def forward(self, memory: Memory) -> tuple[Tensor, Tensor | None]:
         """hidden (L, B, D), and cell of the same shape for an LSTM."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from transduce.model.linear import Linear
+
 
 class Convolution(nn.Module):
     """A gated linear layer, a convolution of each channel over time, norm, Swish, a linear layer.
@@ -16,10 +18,10 @@ class Convolution(nn.Module):
 
     def __init__(self, size: int, kernel: int) -> None:
         super().__init__()
-        self.gated = nn.Linear(size, 2 * size)
+        self.gated = Linear(size, 2 * size)
         self.filters = nn.Conv1d(size, size, kernel, padding=kernel // 2, groups=size)
         self.norms = nn.LayerNorm(size)
-        self.output = nn.Linear(size, size)
+        self.output = Linear(size, size)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, S, D), mask (B, S) True at real positions -> (B, S, D)."""

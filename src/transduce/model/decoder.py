@@ -21,6 +21,7 @@ from transduce.model.attention import Attended, Attention, build_attention
 from transduce.model.bridge import Bridge
 from transduce.model.gate import Gate
 from transduce.model.intra import Earlier, IntraAttention
+from transduce.model.linear import Linear
 from transduce.model.rnn import Dropout, LayerState, RecurrentLayer
 from transduce.model.state import Features, Memory, State, StepFeatures
 from transduce.recipe import DecoderOptions
@@ -96,7 +97,7 @@ class Readout(nn.Module):
         super().__init__()
         self.kind = kind
         self.size = size
-        self.linear = nn.Linear(input_size, 2 * size if kind == "maxout" else size)
+        self.linear = Linear(input_size, 2 * size if kind == "maxout" else size)
 
     def forward(self, parts: list[Tensor]) -> Tensor:
         """parts: tensors (..., D_i) side by side -> (..., size)."""

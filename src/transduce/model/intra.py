@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from transduce import kernels
 from transduce.model.attention import dot_scores, for_steps
+from transduce.model.linear import Linear
 
 # What is added to the score of what is not there. Finite, so that rows of nothing else are no NaN.
 _ABSENT = -1e30
@@ -87,7 +88,7 @@ class IntraAttention(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.query = nn.Linear(size, size, bias=False)
+        self.query = Linear(size, size, bias=False)
 
     def forward(self, outputs: Tensor) -> Tensor:
         """All steps at once: (B, T, D) -> the context of each (B, T, D)."""

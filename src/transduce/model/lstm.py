@@ -5,7 +5,7 @@ between them. oneDNN's fused layer takes twice as long there, most of it in the 
 its products of weight gradients are over one position each.
 
 oneDNN compiles a product for each number of rows, which takes as long as a dozen of them. So rows
-are filled up, with zeros, to few different numbers (`filled`).
+are filled up, with zeros, to few different numbers (`filled`, `rows_for`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,23 @@ from transduce.kernels.training import (
     lstm_forward,
     lstm_layer,
     lstm_layer_backward,
-    turned,
+    product,
+    weight_gradient,
 )
 
 BF16 = torch.bfloat16
 SENTENCES = 16  # how many sentences a position is filled up to a multiple of: the rows of a tile
-POSITIONS = 128  # the same of all positions
+POSITIONS = 128  # the same of all positions, for oneDNN
 
 
 def filled(count: int, multiple: int) -> int:
     """The next multiple."""
     return -(-count // multiple) * multiple
+
+
+def rows_for(positions: int) -> int:
+    """How many rows a product over so many positions has, which tiles take as they are."""
+    return positions if tiles() else filled(positions, POSITIONS)
 
 
 class WholeLSTM(torch.autograd.Function):
@@ -56,7 +62,7 @@ class WholeLSTM(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         batch, positions, width = x.shape
         size, wide = hidden_weight.shape[1], filled(batch, SENTENCES)
-        rows = filled(positions * wide, POSITIONS)
+        rows = rows_for(positions * wide)
         inputs = room_for(rows, width, positions, batch)
         by_position(inputs, positions, wide)[:, :batch] = x.transpose(0, 1)
         input_weight, hidden_weight = input_weight.to(BF16), hidden_weight.to(BF16)
@@ -67,7 +73,8 @@ class WholeLSTM(torch.autograd.Function):
         cells[0] = 0 if first_cell is None else first_cell
         hidden[0, :batch] = 0 if first is None else first
         with torch.autocast("cpu", enabled=False):
-            all_gates = inputs @ input_weight.t()
+            all_gates = inputs.new_empty(rows, 4 * size)
+            product(inputs, input_weight.t(), all_gates)
             gates = by_position(all_gates, positions, wide)
             if in_one_call(batch, size):
                 lstm_layer(Blocked(hidden_weight, None), gates, bias, cells, hidden)
@@ -103,7 +110,8 @@ class WholeLSTM(torch.autograd.Function):
                     gates[t], around, outputs[t], recurrent, grad_cell, grad_gates[t], sums
                 )
                 torch.mm(grad_gates[t], hidden_weight, out=recurrent)
-        grad_inputs = by_position(grads @ input_weight, positions, wide)[:, :batch]
+        all_inputs = product(grads, input_weight, torch.empty_like(inputs))
+        grad_inputs = by_position(all_inputs, positions, wide)[:, :batch]
         grad_bias = sums.sum(dim=0)
         return (
             grad_inputs.transpose(0, 1).to(ctx.dtype),
@@ -134,12 +142,3 @@ def room_for(rows: int, size: int, positions: int, batch: int) -> Tensor:
 def by_position(rows: Tensor, positions: int, wide: int) -> Tensor:
     """The first rows of (R, D) as (T, wide, D)."""
     return rows[: positions * wide].view(positions, wide, -1)
-
-
-def weight_gradient(grads: Tensor, inputs: Tensor) -> Tensor:
-    """grads^T inputs, (N, O) and (N, I) bfloat16 -> (O, I) float32.
-
-    By way of inputs^T grads: the product wants its left side row by row, and inputs are the fewer
-    numbers to lay out anew, so this takes half the time.
-    """
-    return turned(inputs.t().contiguous() @ grads)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from transduce.kernels.training import cross_entropy, trains
+from transduce.kernels.training import cross_entropy, product, trains, weight_gradient
 from transduce.model.consistency import ConsistentCrossEntropy
-from transduce.model.lstm import POSITIONS, filled, weight_gradient
+from transduce.model.lstm import rows_for
 from transduce.model.picking import TINY, add, pick, places
 
 CHUNK = 2048  # rows of logits alive at a time; larger costs cache, smaller costs calls
@@ -91,34 +91,34 @@ class LinearCrossEntropy(torch.autograd.Function):
             else:
                 cast = given._replace(values=values.to(dtype), weight=weight.to(dtype))
                 loss, nll, grads = _in_chunks(cast, with_grad)
-        if grads is not None:
-            ctx.save_for_backward(grads[0].to(values.dtype), *grads[1:])
+        ctx.grads = None if grads is None else (grads[0].to(values.dtype), *grads[1:])
         ctx.mark_non_differentiable(nll)
         return loss, nll
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        grad_values, grad_weight, grad_bias = ctx.saved_tensors
-        grads = grad_values * grad_loss, grad_weight * grad_loss, grad_bias * grad_loss
-        return *grads, None, None, None
+        if ctx.grads is None:
+            raise RuntimeError("this loss was propagated back before: its gradients are used up")
+        grads, ctx.grads = ctx.grads, None  # used up, since they are as large as the weights
+        return *(grad.mul_(grad_loss) for grad in grads), None, None, None
 
 
 def _one_pass(given: Rows, room: Room) -> Found:
     """With the kernel, where the gradient takes the place of the logits: twice as many rows."""
     values, weight, bias, targets, smoothing = given
     count, words = len(values), weight.to(torch.bfloat16)
-    rows = words.new_zeros(filled(count, POSITIONS), values.shape[1])
+    rows = words.new_zeros(rows_for(count), values.shape[1])
     rows[:count] = values
     grad_values, grad_weight = torch.empty_like(rows), torch.empty(0)
     loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
     for start in range(0, len(rows), 2 * CHUNK):
         part = slice(start, start + 2 * CHUNK)
         grad = room.take(len(rows[part]), len(words))
-        torch.mm(rows[part], words.t(), out=grad)
+        product(rows[part], words.t(), grad)
         found = cross_entropy(grad, bias, targets[part], smoothing)
         grad[len(targets[part]) :] = 0
         loss, nll, grad_bias = loss + found[0].sum(), nll + found[1].sum(), grad_bias + found[2]
-        torch.mm(grad, words, out=grad_values[part])
+        product(grad, words, grad_values[part])
         of_part = weight_gradient(grad, rows[part])
         grad_weight = grad_weight.add_(of_part) if start else of_part
     if not count:

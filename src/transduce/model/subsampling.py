@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from transduce.model.linear import Linear
 from transduce.model.rnn import Dropout
 from transduce.recipe import SubsamplingOptions
 
@@ -48,7 +49,7 @@ class Subsampling(nn.Module):
                 )
                 channels, bins = options.channels, (bins + 1) // 2
             width = channels * bins
-        self.linear = nn.Linear(width, size)
+        self.linear = Linear(width, size)
         self.dropout = Dropout(options.dropout)
 
     def lengths(self, lengths: Tensor) -> Tensor:

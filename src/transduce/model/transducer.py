@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from transduce.model.ctc import BLANK
 from transduce.model.lattice import lattice_loss
+from transduce.model.linear import Linear
 from transduce.model.output import OutputLayer
 from transduce.model.rnn import Dropout, LayerState, RecurrentLayer
 from transduce.model.state import State
@@ -70,8 +71,8 @@ class Transducer(nn.Module):
         sizes = [embedding_size] + [options.size] * (options.layers - 1)
         self.layers = nn.ModuleList(RecurrentLayer(options.kind, s, options.size) for s in sizes)
         self.dropout = Dropout(options.dropout)
-        self.memory = nn.Linear(memory_size, options.joint)
-        self.prediction = nn.Linear(options.size, options.joint, bias=False)
+        self.memory = Linear(memory_size, options.joint)
+        self.prediction = Linear(options.size, options.joint, bias=False)
 
     def start(self, values: Tensor) -> PredictionState:
         """The prediction network's first state for the sentences of a memory (B, S, D), K = 1."""

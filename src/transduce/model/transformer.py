@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from transduce.model.attention import padding_penalty
 from transduce.model.conformer import Convolution
+from transduce.model.linear import Linear
 from transduce.model.rnn import Dropout
 from transduce.model.state import Memory
 from transduce.model.subsampling import real_mask
@@ -48,8 +49,8 @@ class SelfAttention(nn.Module):
     def __init__(self, size: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.project = nn.Linear(size, 3 * size)  # queries, keys and values in one product
-        self.output = nn.Linear(size, size)
+        self.project = Linear(size, 3 * size)  # queries, keys and values in one product
+        self.output = Linear(size, size)
 
     def forward(
         self, x: Tensor, penalty: Tensor | None, turns: tuple[Tensor, Tensor] | None
@@ -87,8 +88,8 @@ class FeedForward(nn.Module):
     def __init__(self, options: EncoderOptions) -> None:
         super().__init__()
         wide = options.feed_forward or 4 * options.size
-        self.widen = nn.Linear(options.size, wide)
-        self.narrow = nn.Linear(wide, options.size)
+        self.widen = Linear(options.size, wide)
+        self.narrow = Linear(wide, options.size)
         self.dropout = Dropout(options.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -162,7 +163,7 @@ class SelfAttentiveEncoder(nn.Module):
         super().__init__()
         self.memory_size, self.heads = options.size, options.heads
         self.rotary = (options.positions or POSITIONS[options.kind]) == "rotary"
-        self.enter = nn.Linear(input_size, options.size) if input_size != options.size else None
+        self.enter = Linear(input_size, options.size) if input_size != options.size else None
         self.layers = nn.ModuleList(LAYERS[options.kind](options) for _ in range(options.layers))
         self.norms = nn.LayerNorm(options.size)
         self.dropout = Dropout(options.dropout)

@@ -23,7 +23,7 @@ from transduce.data.batches import BatchStream
 from transduce.disk import lock
 from transduce.errors import UsageError
 from transduce.folder import FIGURES, remove_temporary
-from transduce.model.device import bound_kernel_caches
+from transduce.model.device import bound_kernel_caches, keep_freed_memory
 from transduce.recipe import Recipe
 from transduce.training.checkpoint import load_state, restore, save_last
 from transduce.training.distributed import Processes, joined
@@ -289,6 +289,7 @@ def train(
     folder = Path(folder)
     options = recipe.training
     bound_kernel_caches()
+    keep_freed_memory()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     Schedule(options)  # its errors should not wait for the data

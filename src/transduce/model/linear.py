@@ -1,0 +1,55 @@
+"""Linear layers, whose products in training are ours where the processor has tiles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from transduce.kernels import tiles
+from transduce.kernels.training import product, trains, weight_gradient
+
+BF16 = torch.bfloat16
+
+
+class Linear(nn.Linear):
+    """torch's, but for training in bf16 on a CPU.
+
+    oneDNN compiles a product for each number of rows, which takes as long as a dozen of them, and
+    batches of sentences have ever new numbers.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and trains(x) and tiles() and x.numel():
+            y: Tensor = LinearByTiles.apply(x, self.weight, self.bias)
+            return y
+        return super().forward(x)
+
+
+class LinearByTiles(torch.autograd.Function):
+    """x (..., I), weight (O, I), bias (O,) or None -> (..., O) bfloat16."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1]).to(BF16).contiguous()
+        words = weight.to(BF16)
+        ctx.save_for_backward(rows, words)
+        ctx.shape, ctx.dtype = x.shape, x.dtype
+        y = product(rows, words.t(), rows.new_empty(len(rows), len(words)), bias)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        grads = grad.reshape(len(rows), -1).to(BF16).contiguous()
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = product(grads, weight, torch.empty_like(rows)).view(ctx.shape).to(ctx.dtype)
+        if ctx.needs_input_grad[1]:
+            of_weight = weight_gradient(grads, rows)
+        if ctx.needs_input_grad[2]:
+            of_bias = grads.sum(dim=0, dtype=torch.float32)
+        return of_x, of_weight, of_bias

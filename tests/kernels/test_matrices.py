@@ -1,0 +1,145 @@
+"""Products of matrices by tiles against exact ones, and the layers made of them against torch's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from transduce import kernels
+from transduce.kernels import training
+from transduce.model.linear import Linear, LinearByTiles
+
+BF16 = torch.bfloat16
+needs_tiles = pytest.mark.skipif(not kernels.tiles(), reason="no tiles on this machine")
+needs_kernels = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
+# Around the edges of tiles, of two of them, and of what is laid out at a time.
+sizes = st.sampled_from([1, 2, 15, 16, 17, 31, 32, 33, 64, 65, 100, 200])
+depths = st.sampled_from([1, 2, 31, 32, 33, 64, 100, 639, 640, 641, 1300])
+
+
+def in_memory(x: Tensor, turned: bool, gap: int) -> Tensor:
+    """x, its rows (or, turned, its columns) so far apart in memory, with NaN in the gaps."""
+    if turned:
+        return in_memory(x.t(), False, gap).t()
+    wide = torch.full((x.shape[0], x.shape[1] + gap), float("nan"), dtype=x.dtype)
+    wide[:, : x.shape[1]] = x
+    return wide[:, : x.shape[1]]
+
+
+@needs_tiles
+@settings(deadline=None, max_examples=150)
+@given(
+    st.tuples(sizes, sizes, depths), st.tuples(st.booleans(), st.booleans()), st.booleans(),
+    st.sampled_from([torch.float32, BF16]), st.integers(1, 3), st.integers(0, 3),
+)  # fmt: skip
+def test_a_product_is_the_exact_one(
+    shape: tuple[int, int, int], turned: tuple[bool, bool], with_bias: bool, dtype: torch.dtype,
+    threads: int, gap: int,
+) -> None:  # fmt: skip
+    m, n, k = shape
+    torch.manual_seed(m * n * k)
+    left, right, bias = torch.randn(m, k).to(BF16), torch.randn(k, n).to(BF16), torch.randn(n)
+    around = torch.full((m * n + 64,), 7.0, dtype=dtype)
+    y = around[32:-32].view(m, n)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        training.product(
+            in_memory(left, turned[0], gap), in_memory(right, turned[1], gap), y,
+            bias if with_bias else None,
+        )  # fmt: skip
+    finally:
+        torch.set_num_threads(before)
+    exact = left.double() @ right.double() + (bias.double() if with_bias else 0)
+    rounding = 2.0**-8 * exact.abs() if dtype == BF16 else 0
+    assert ((y.double() - exact).abs() <= rounding + 1e-5 * k**0.5).all()
+    assert (around[:32] == 7).all() and (around[-32:] == 7).all()
+
+
+@needs_tiles
+def test_a_sum_of_many_parts_is_rounded_once() -> None:
+    left, right = torch.randn(40, 3000).to(BF16), torch.randn(3000, 50).to(BF16)
+    exactly = training.product(left, right, torch.empty(40, 50))
+    rounded = training.product(left, right, torch.empty(40, 50, dtype=BF16))
+    assert torch.equal(exactly.to(BF16), rounded)
+
+
+@needs_kernels
+@pytest.mark.parametrize("with_tiles", [False, True])
+@pytest.mark.parametrize("rows", [1, 37, 700])
+def test_the_gradient_of_weights(
+    rows: int, with_tiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not with_tiles:
+        monkeypatch.setattr(training, "tiles", lambda: False)
+    grads, inputs = torch.randn(rows, 30).to(BF16), torch.randn(rows, 20).to(BF16)
+    found = training.weight_gradient(grads, inputs)
+    exact = grads.double().t() @ inputs.double()
+    assert found.dtype == torch.float32
+    assert ((found - exact).abs() <= 2.0**-8 * exact.abs() + 1e-4 * rows**0.5).all()
+
+
+@needs_tiles
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(3, 5, 24), (7, 24), (24,)])
+def test_a_linear_layer_is_torchs(shape: tuple[int, ...], bias: bool) -> None:
+    torch.manual_seed(1)
+    mine, torchs = Linear(24, 40, bias), nn.Linear(24, 40, bias)
+    torchs.load_state_dict(mine.state_dict())
+    x, pull = torch.randn(shape), torch.randn(*shape[:-1], 40)
+
+    def run(layer: nn.Linear) -> list[Tensor]:
+        given = x.clone().requires_grad_()
+        with torch.autocast("cpu", BF16):
+            y = layer(given)
+        assert y.dtype == BF16 and y.shape == pull.shape
+        return [y.float(), *torch.autograd.grad((y * pull).sum(), [given, *layer.parameters()])]
+
+    for found, expected in zip(run(mine), run(torchs), strict=True):
+        assert found.dtype == expected.dtype
+        assert (found - expected).norm() <= 0.01 * expected.norm()
+
+
+@needs_tiles
+def test_a_linear_layer_asks_for_no_gradient_that_nobody_wants() -> None:
+    layer = Linear(8, 4)
+    with torch.autocast("cpu", BF16):
+        y = layer(torch.randn(5, 8))
+        assert isinstance(y.grad_fn, LinearByTiles._backward_cls)
+        assert layer(torch.randn(0, 8)).shape == (0, 4)
+        with torch.no_grad():
+            assert layer(torch.randn(5, 8)).grad_fn is None
+    y.sum().backward()
+    assert layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0
+
+
+@needs_kernels
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 5000), st.integers(1, 4))
+def test_drawn_bytes_do_not_depend_on_threads(count: int, threads: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.manual_seed(count)
+        torch.set_num_threads(threads)
+        some = training.draw(count)
+        torch.set_num_threads(1)
+        torch.manual_seed(count)
+        again = training.draw(count + 100)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(some, again[:count])
+
+
+@needs_kernels
+def test_drawn_bytes_are_uniform_and_new_each_time() -> None:
+    torch.manual_seed(0)
+    count = 1 << 20
+    first, second = training.draw(count), training.draw(count)
+    expected = count / 256
+    for drawn in (first, second, first ^ second, first[1:] ^ first[:-1], first[64:] ^ first[:-64]):
+        found = torch.bincount(drawn.long(), minlength=256)
+        chi_squared = float(((found - expected) ** 2 / expected).sum())
+        assert 150 < chi_squared < 380  # 255 degrees of freedom: mean 255, deviation 22.6
