@@ -151,9 +151,9 @@ class Transducer(Answering[SearchOptions]):
             return self.recipe.search
         if overrides.get("times") and not isinstance(self.source, SpeechSide):
             raise UsageError("search.times: texts have no times; leave it out")
-        asked = repr(overrides)
-        if self._last is not None and self._last[0] == asked:  # as a server asks, again and again
-            return self._last[1]
+        asked, last = repr(overrides), self._last
+        if last is not None and last[0] == asked:  # as a server asks, again and again
+            return last[1]
         tree = self.recipe.search.model_dump(mode="json") | overrides
         options = search_from_dict(tree, where="search options")
         check_length(self.source, options.length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import gc
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from transduce.model.packed import has_int8
 from transduce.model.packing import pack
 from transduce.model.shortlist import Shortlist, Shortlisted
 from transduce.recipe import ModelOptions, SearchOptions
-from transduce.search import decode_batch, pool
+from transduce.search import beam_search, decode_batch, pool
 from transduce.search.alone import search_alone, search_source
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
@@ -48,7 +48,7 @@ def make(
     with torch.no_grad():  # so that hypotheses differ, and some end
         for parameter in model.parameters():
             parameter.mul_(2.0)
-        model.output.bias[2] += 6.0
+        model.output.bias[2] += 2.0
     return model
 
 
@@ -201,9 +201,51 @@ def test_a_copy_has_a_plan_of_its_own() -> None:
     source, options = SOURCES[0], SearchOptions(beam=4)
     before = decode_batch(model, [source], options)[0]
     other = copy.deepcopy(model)
-    del model
-    gc.collect()
-    assert [h.ids for h in decode_batch(other, [source], options)[0]] == [h.ids for h in before]
+    with torch.no_grad():
+        for table in (model.source_gates, model.step_embedding):
+            assert table is not None
+            table.weight.zero_()
+    assert_same([(decode_batch(other, [source], options)[0], before)])
+
+
+def elsewhere(model: Seq2Seq) -> None:
+    model.to(torch.float32).to(torch.bfloat16)
+
+
+def exchanged(model: Seq2Seq) -> None:
+    for table in (model.source_gates, model.step_embedding):
+        assert table is not None
+        table.weight.data = table.weight.data * 0.5
+
+
+def loaded(model: Seq2Seq) -> None:
+    other = pack(make(seed=9), "bf16")
+    model.load_state_dict(other.state_dict(), assign=True)
+
+
+@pytest.mark.parametrize("change", [elsewhere, Seq2Seq.share_memory, exchanged, loaded])
+def test_a_plan_is_made_anew_where_weights_are_elsewhere(
+    change: Callable[[Seq2Seq], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, options = pack(make(), "bf16"), SearchOptions(beam=4)
+    assert_same(both(model, options, monkeypatch))
+    change(model)
+    assert_same(both(model, options, monkeypatch))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.tensor([[5, 9, 7, 12, 2]], dtype=torch.int32),
+        torch.tensor([[5, 9, 7, 12, 2, 0, 0, 0]]),
+        torch.tensor([[5, 1, 9, 1, 7, 1, 12, 1, 2, 1]])[:, ::2],
+    ],
+    ids=["int32", "padded", "with gaps"],
+)
+def test_a_source_however_it_is_in_memory(given: torch.Tensor) -> None:
+    model, options = pack(make(), "bf16"), SearchOptions(beam=4)
+    plain = beam_search(model, torch.tensor([[5, 9, 7, 12, 2]]), torch.tensor([5]), options)
+    assert_same([*zip(beam_search(model, given, torch.tensor([5]), options), plain, strict=True)])
 
 
 def test_among_a_shortlist(monkeypatch: pytest.MonkeyPatch) -> None:

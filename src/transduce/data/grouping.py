@@ -72,7 +72,8 @@ def _parted(one: Lengths, other: Lengths, budget: int) -> tuple[float, Index, in
     cost, room, batches = np.zeros(len(at)), np.zeros(len(at)), np.full(len(at), np.inf)
     for rows, widest in ((at, below), (count - at, above)):
         cost += rows * (widest[0] + widest[1])
-        filled = rows * np.maximum(*widest) / budget
+        most = np.maximum(budget // np.maximum(*widest), 1)  # rows of a batch
+        filled = rows / np.where(most > _MULTIPLE, most // _MULTIPLE * _MULTIPLE, most)
         room += np.ceil(filled) - filled
         batches = np.minimum(batches, np.maximum(filled, 1))
     # Batches share what they leave of the last one; of few, each leaves more.

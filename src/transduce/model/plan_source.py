@@ -25,8 +25,10 @@ from transduce.model.rnn import RecurrentLayer
 _DTYPE = torch.bfloat16
 _Places = list[tuple[int, int]]  # buffers and columns
 
+_Made = tuple[tuple[object, ...], Plan | None]  # what of, and the plan
+
 # By decoder, and not in a model: a copy of one has weights elsewhere, and needs a plan of its own.
-_PLANS: WeakKeyDictionary[RecurrentDecoder, Plan | None] = WeakKeyDictionary()
+_PLANS: WeakKeyDictionary[RecurrentDecoder, _Made] = WeakKeyDictionary()
 
 
 class _NoKernel(Exception):
@@ -51,20 +53,26 @@ def plan_from_source(
         return None
     if not isinstance(encoder, RecurrentEncoder) or source_table.dtype != _DTYPE:
         return None
-    if decoder not in _PLANS:
+    # A parameter stays itself when it is moved, or given other numbers; then these are elsewhere.
+    made_of = source_table.data_ptr(), target_table.data_ptr(), encoder, output
+    known = _PLANS.get(decoder)
+    if known is None or known[0] != made_of:
+        made = None
         try:
             plan = Plan()
             begun = _begun(plan, encoder, decoder, source_table)
-            _PLANS[decoder] = with_steps(plan, decoder, begun, target_table, output)
+            made = with_steps(plan, decoder, begun, target_table, output)
         except _NoKernel:
-            _PLANS[decoder] = None
-    return _PLANS[decoder]
+            pass
+        known = _PLANS[decoder] = made_of, made
+    return known[1]
 
 
 def _begun(
     plan: Plan, encoder: RecurrentEncoder, decoder: RecurrentDecoder, table: Tensor
 ) -> Begun:
     """`RecurrentEncoder.forward`, and `RecurrentDecoder.start`."""
+    # Text models have neither pyramid nor chunks so far; were they to, nothing here would do them.
     if encoder.pyramid or not all(isinstance(norm, nn.Identity) for norm in encoder.norms):
         raise _NoKernel
     x, final = plan.embed(table, Rows.POSITIONS), -1

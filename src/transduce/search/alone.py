@@ -24,13 +24,14 @@ MOST_ATTENTION = 1 << 24  # numbers of attention, of all steps: what Python woul
 
 
 def search_source(
-    model: SearchModel, source: Tensor, options: SearchOptions
+    model: SearchModel, source: Tensor, lengths: Tensor, options: SearchOptions
 ) -> list[list[Hypothesis]] | None:
-    """The n best hypotheses of the only sentence of a source (1, S) from its tokens on; None where
-    there is no plan for all of it."""
+    """The n best hypotheses of the only sentence of a source (1, S), its length (1,), from its
+    tokens on; None where there is no plan for all of it."""
     make = getattr(model, "plan_from_source", None)
     if make is None or not _could(options) or source.device.type != "cpu" or source.dim() > 2:
         return None
+    source = source[:, : int(lengths[0])].long().contiguous()  # as kernels read it
     positions = source.shape[1]
     least, last = min_tokens(positions - 1, options), max_tokens(positions - 1, options)
     norms = [

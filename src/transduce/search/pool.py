@@ -95,7 +95,7 @@ def search_batch(
 ) -> list[list[Hypothesis]]:
     """Search one batch to its end. source (B, S) int64 padded, lengths (B,) with EOS."""
     if len(lengths) == 1:
-        at_once = search_source(model, source, options)
+        at_once = search_source(model, source, lengths, options)
         if at_once is not None:
             return at_once
     pool = Pool(model, method, options, source.device)
