@@ -10,7 +10,7 @@ Index = npt.NDArray[np.int64]
 
 _MULTIPLE = 8  # fewer shapes: kernels are made for each shape, kept, and like even sizes
 _SMALLEST = 0.1  # share of the rows that a part has at least
-_UNFILLED = 0.5  # what room that a batch leaves costs beside a padded position
+_UNFILLED = 0.35  # what room that a batch leaves costs beside a padded position
 
 
 def groups(
