@@ -4,7 +4,8 @@
  * get theirs; it is while they are laid out for tiles that they are turned. Of the right matrix, as much is
  * laid out as the second-level cache holds beside the rest; past it come two tiles of rows of the
  * left one at a time, laid out when their turn comes. Sums over more than MOST_DEEP numbers are put together
- * in float32, in y or beside it. Edges are filled up with zeros on both sides.
+ * in float32, in y or beside it. Edges are filled up with zeros on both sides. Tiles of the right matrix are
+ * loaded as a stream, so that those of the left stay in the first-level cache.
  */
 #include "kernels.h"
 

@@ -4,7 +4,8 @@
  * bytes is one group of inputs (a pair in bf16, a four in 8 bits) of 16 outputs. Two tiles of rows by two
  * tiles of outputs are summed at a time: four products for four tiles that are read. A row's sum does
  * not depend on how many rows there are. Inputs that do not fill a line are zeros in x, which the
- * weights read against them (those of the next block) do not change, unless these are infinite.
+ * weights read against them (those of the next block) do not change, unless these are infinite. Rows are
+ * loaded as a stream, so that the weights of two blocks stay in the first-level cache.
  */
 #include "kernels.h"
 
@@ -59,27 +60,34 @@ typedef struct {
     ix first, count, n, done;
 } Pending;
 
+/* 16 numbers from their sums */
+ALWAYS __m512 from_sums(const Product *p, const Rows *x, __m512 sum, ix row, ix output, __mmask16 mask,
+                        const int eight_bits) {
+    const __m512 added = p->bias ? _mm512_maskz_loadu_ps(mask, p->bias + output) : _mm512_setzero_ps();
+    if (!eight_bits) return _mm512_add_ps(sum, added);
+    /* in the order of few_rows, to the bit */
+    const __m512i excess = _mm512_set1_epi32(x->excess[row]);
+    sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(sum), excess));
+    sum = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(mask, p->scales + output));
+    return _mm512_fmadd_ps(sum, _mm512_set1_ps(x->scale[row]), added);
+}
+
 ALWAYS void bring(const Product *p, const Rows *x, Pending *pending, ix rows, const int eight_bits) {
-    const ix n = pending->n, end = pending->done + rows;
-    const __mmask16 masks[2] = {lanes(p->outputs - n),
-                                p->outputs - n > LANES ? lanes(p->outputs - n - LANES) : 0};
+    const ix n = pending->n, left = p->outputs - n, end = pending->done + rows;
+    const __mmask16 masks[2] = {lanes(left), left > LANES ? lanes(left - LANES) : 0};
     for (; pending->done < end && pending->done < pending->count; pending->done++) {
-        const ix r = pending->first + pending->done;
-        for (int half = 0; half < 2; half++) {
-            const ix output = n + half * LANES;
-            const __mmask16 mask = masks[half];
-            __m512 sum = _mm512_load_ps(pending->sums[pending->done] + half * LANES);
-            const __m512 added =
-                p->bias ? _mm512_maskz_loadu_ps(mask, p->bias + output) : _mm512_setzero_ps();
-            if (eight_bits) { /* in the order of few_rows, to the bit */
-                const __m512i excess = _mm512_set1_epi32(x->excess[r]);
-                sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(sum), excess));
-                sum = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(mask, p->scales + output));
-                sum = _mm512_fmadd_ps(sum, _mm512_set1_ps(x->scale[r]), added);
-            } else
-                sum = _mm512_add_ps(sum, added);
-            store(p->y, p->y_kind, r * p->outputs + output, mask, sum);
+        const ix r = pending->first + pending->done, at = r * p->outputs + n;
+        const float *sums = pending->sums[pending->done];
+        __m512 low = _mm512_load_ps(sums), high = _mm512_load_ps(sums + LANES);
+        low = from_sums(p, x, low, r, n, masks[0], eight_bits);
+        high = from_sums(p, x, high, r, n + LANES, masks[1], eight_bits);
+        if (p->y_kind == BFLOAT16 && left >= 2 * LANES) {
+            const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+            _mm512_storeu_si512((uint16_t *)p->y + at, both);
+            continue;
         }
+        store(p->y, p->y_kind, at, masks[0], low);
+        store(p->y, p->y_kind, at + LANES, masks[1], high);
     }
 }
 
@@ -96,13 +104,13 @@ ALWAYS void add_tiles(const Product *p, const Rows *x, const char *rows, const c
         _tile_zero(3);
     }
     for (ix k = 0; k < steps * ROWS * LINE; k += ROWS * LINE) {
-        _tile_loadd(4, rows + k, LINE);
+        _tile_stream_loadd(4, rows + k, LINE);
         _tile_loadd(6, weights + k, LINE);
         _tile_loadd(7, weights + block + k, LINE);
         ADD(0, 4, 6);
         ADD(1, 4, 7);
         if (tall == 2) {
-            _tile_loadd(5, rows + x->across + k, LINE);
+            _tile_stream_loadd(5, rows + x->across + k, LINE);
             ADD(2, 5, 6);
             ADD(3, 5, 7);
         }
