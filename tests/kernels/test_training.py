@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transduce import kernels
 from transduce.kernels import training
 from transduce.model import lstm
+from transduce.model.embedding import Embedding
 from transduce.model.lstm import WholeLSTM
 from transduce.model.output import CHUNK, OutputLayer
 from transduce.model.rnn import Dropout
@@ -146,3 +147,55 @@ def test_a_batch_filled_up_has_the_same_gradients_whoever_fills_it() -> None:
     whole = gradients(slice(0, 33))
     parts = zip(gradients(slice(0, 16)), gradients(slice(16, 33)), strict=True)
     assert all(near(a + b, c, 0.01) for (a, b), c in zip(parts, whole, strict=True))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 60), sizes, st.integers(1, 30), st.integers(1, 3), st.booleans())
+def test_rows_are_added_up_by_index(
+    count: int, size: int, rows: int, threads: int, half: bool
+) -> None:
+    torch.manual_seed(count * size)
+    x, index = torch.randn(count, size), torch.randint(0, rows, (count,))
+    x = x.to(torch.bfloat16) if half else x
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = training.add_by_index(x, index, rows)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found, torch.zeros(rows, size).index_add_(0, index, x.float()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_an_embedding_has_torchs_gradient(dtype: torch.dtype) -> None:
+    mine = Embedding(11, 6).to(dtype)
+    torchs = nn.Embedding.from_pretrained(mine.weight.detach().clone(), freeze=False)
+    ids, pull = torch.randint(0, 11, (4, 9)), torch.randn(4, 9, 6, dtype=dtype)
+    for layer in (mine, torchs):
+        (layer(ids) * pull).sum().backward()
+    assert mine.weight.grad is not None and torchs.weight.grad is not None
+    assert mine.weight.grad.dtype == dtype
+    near_by = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(mine.weight.grad, torchs.weight.grad, rtol=near_by, atol=near_by)
+    with pytest.raises(IndexError):
+        mine(torch.tensor([11]))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, 9000), max_size=4), st.integers(1, 3), st.floats(1e-6, 1e6))
+def test_the_norm_is_exact(counts: list[int], threads: int, scale: float) -> None:
+    tensors = [scale * torch.randn(count) for count in counts]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = training.norm(tensors)
+    finally:
+        torch.set_num_threads(before)
+    wanted = torch.cat([torch.zeros(1), *tensors]).double().norm()
+    assert found.dtype == torch.float32
+    assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+
+
+def test_the_norm_of_what_is_not_finite_is_not() -> None:
+    for bad in (float("nan"), float("inf")):
+        assert not torch.isfinite(training.norm([torch.ones(5), torch.tensor([1.0, bad])]))

@@ -175,6 +175,13 @@ int multiply(const Multiplication *p, ix threads);
 /* x (rows, columns) with rows and columns exchanged, in float32. */
 void turn(const void *x, int kind, float *y, ix rows, ix columns, ix threads);
 
+/* y (rows, size): sums of the rows of x (count, size) that have each index. */
+void add_by_index(const void *x, int kind, const long long *index, float *y, ix count, ix size, ix rows,
+                  ix threads);
+
+/* The sum of x's squares, in a part for each thread. */
+void squares(const float *x, double *sums, ix count, ix threads);
+
 /* Bytes by chance, which seed and place alone decide. */
 void draw(void *bytes, ix seed, ix count, ix threads);
 

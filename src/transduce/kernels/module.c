@@ -128,6 +128,9 @@ KERNEL(lstm_layer_backward, 16, AT_MOST(4 * a[9], MOST_INPUTS, "too many inputs"
 KERNEL(cross_entropy, 11, NULL,
        cross_entropy(P(0), (int)a[1], P(2), P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
 KERNEL(turn, 6, NULL, turn(P(0), (int)a[1], P(2), a[3], a[4], a[5]))
+KERNEL(add_by_index, 8, NULL,
+       add_by_index(P(0), (int)a[1], P(2), P(3), a[4], a[5], a[6], a[7]))
+KERNEL(squares, 4, NULL, squares(P(0), P(1), a[2], a[3]))
 KERNEL(draw, 4, NULL, draw(P(0), a[1], a[2], a[3]))
 KERNEL(drop, 8, NULL, drop(P(0), (int)a[1], P(2), a[3], P(4), P(5), a[6], a[7]))
 
@@ -205,6 +208,8 @@ static PyMethodDef methods[] = {
     {"lstm_layer_backward", FAST(py_lstm_layer_backward), METH_FASTCALL, "See kernels.h."},
     {"cross_entropy", FAST(py_cross_entropy), METH_FASTCALL, "See kernels.h."},
     {"turn", FAST(py_turn), METH_FASTCALL, "See kernels.h."},
+    {"add_by_index", FAST(py_add_by_index), METH_FASTCALL, "See kernels.h."},
+    {"squares", FAST(py_squares), METH_FASTCALL, "See kernels.h."},
     {"draw", FAST(py_draw), METH_FASTCALL, "See kernels.h."},
     {"drop", FAST(py_drop), METH_FASTCALL, "See kernels.h."},
     {"multiply", FAST(py_multiply), METH_FASTCALL, "See kernels.h."},

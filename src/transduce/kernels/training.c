@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* The rest for `from` <= r < `to` of each thread's share of the rows, `part` being its number */
 #define SHARED(rows, threads, ...)                                                          \
@@ -168,6 +169,42 @@ void turn(const void *x, int kind, float *y, ix rows, ix columns, ix threads) {
                 for (ix i = 0; i < LANES && i < wide; i++)
                     store(y, FLOAT32, (c + i) * rows + r, lanes(high), square[i]);
             }
+    })
+}
+
+void add_by_index(const void *x, int kind, const long long *index, float *y, ix count, ix size, ix rows,
+                  ix threads) {
+    SHARED(rows, threads, { /* every thread looks for what is its own */
+        memset(y + from * size, 0, (size_t)((to - from) * size) * sizeof(float));
+        for (ix r = 0; r < count; r++) {
+            if (index[r] < from || index[r] >= to) continue;
+            float *sum = y + index[r] * size;
+            for (ix i = 0; i < size; i += LANES) {
+                const __mmask16 mask = lanes(size - i);
+                store(sum, FLOAT32, i, mask, load(sum, FLOAT32, i, mask) + load(x, kind, r * size + i, mask));
+            }
+        }
+    })
+}
+
+/* Few are added up in float32, so that many are as exact as in double. */
+#define FEW_SQUARES (256 * LANES)
+
+void squares(const float *x, double *sums, ix count, ix threads) {
+    const ix blocks = (count + FEW_SQUARES - 1) / FEW_SQUARES;
+    SHARED(blocks, threads, {
+        double sum = 0.0;
+        for (ix block = from; block < to; block++) {
+            const ix first = block * FEW_SQUARES;
+            const ix end = first + FEW_SQUARES < count ? first + FEW_SQUARES : count;
+            __m512 few = _mm512_setzero_ps();
+            for (ix i = first; i < end; i += LANES) {
+                const __m512 some = load(x, FLOAT32, i, lanes(end - i));
+                few = _mm512_fmadd_ps(some, some, few);
+            }
+            sum += (double)_mm512_reduce_add_ps(few);
+        }
+        sums[part] = sum;
     })
 }
 

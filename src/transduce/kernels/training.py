@@ -8,6 +8,8 @@ here, so the autograd functions that call these are theirs to be tested against 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -190,3 +192,24 @@ def draw(count: int) -> Tensor:
     seed = int(torch.empty((), dtype=torch.int64).random_())
     compiled.draw(drawn.data_ptr(), seed, count, torch.get_num_threads())
     return drawn
+
+
+def add_by_index(x: Tensor, index: Tensor, rows: int) -> Tensor:
+    """The sums (rows, D) float32 of the rows of x (N, D) that have each index; index (N,) int64."""
+    x, index = x.contiguous(), index.contiguous()
+    y = torch.empty(rows, x.shape[1])
+    compiled.add_by_index(
+        x.data_ptr(), KINDS[x.dtype], index.data_ptr(), y.data_ptr(), *x.shape, rows,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return y
+
+
+def norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm of all numbers of some tensors, float32 on a CPU."""
+    threads = torch.get_num_threads()
+    sums = torch.zeros(len(tensors), threads, dtype=torch.float64)
+    for x, room in zip(tensors, sums, strict=True):
+        x = x.contiguous()
+        compiled.squares(x.data_ptr(), room.data_ptr(), x.numel(), threads)
+    return sums.sum().sqrt().float()

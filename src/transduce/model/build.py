@@ -11,6 +11,7 @@ from transduce.data.copying import Codes
 from transduce.errors import UsageError
 from transduce.model.copying import Copying
 from transduce.model.decoder import RecurrentDecoder
+from transduce.model.embedding import Embedding
 from transduce.model.encoder import RecurrentEncoder
 from transduce.model.output import OutputLayer
 from transduce.model.rnn import GATES, RecurrentLayer
@@ -36,7 +37,7 @@ def build_model(
     Where words are copied, `codes` say as what; by default each id as itself.
     Errors: UsageError where sections of the recipe do not fit each other.
     """
-    target = nn.Embedding(target_size, options.embedding) if options.ctc.weight < 1 else None
+    target = Embedding(target_size, options.embedding) if options.ctc.weight < 1 else None
     source = _source(options, source_size, target, bins)
     width = options.embedding if isinstance(source, nn.Embedding) else options.encoder.size
     encoder = _encoder(options, width)
@@ -85,7 +86,7 @@ def _source(
         )
     if options.tie == "all" and target is not None:
         return target
-    return nn.Embedding(size, options.embedding)
+    return Embedding(size, options.embedding)
 
 
 def _encoder(options: ModelOptions, width: int) -> RecurrentEncoder | SelfAttentiveEncoder:

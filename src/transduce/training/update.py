@@ -14,6 +14,8 @@ from torch import Tensor
 
 from transduce.data.batches import Batch
 from transduce.errors import TrainingError
+from transduce.kernels import available
+from transduce.kernels.training import norm
 from transduce.model import Seq2Seq
 from transduce.recipe import TrainingOptions
 from transduce.search.batching import out_of_memory
@@ -38,6 +40,13 @@ class Window:
     skipped: int
     ctc: float  # of `nll` by CTC, where there is one
     too_short: int  # examples with too short a memory for CTC
+
+
+def total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm of all gradients, 0-dimensional, where they are."""
+    if available() and all(x.is_cpu and x.dtype == torch.float32 for x in gradients):
+        return norm(gradients)
+    return torch.nn.utils.get_total_norm(gradients)
 
 
 class Updater:
@@ -84,7 +93,7 @@ class Updater:
             tokens = sum(batch.tokens for batch in batches)
         sums = self._processes.add_up(self.parameters, *self._gradients(batches, tokens).unbind())
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = total_norm(gradients)
         bad = ~(torch.isfinite(norm) & torch.isfinite(sums[0]))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
