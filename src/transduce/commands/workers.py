@@ -97,10 +97,13 @@ def chunks(lines: Iterable[bytes], size: int, workers: int) -> Iterator[tuple[in
 def _end(pool: ProcessPoolExecutor) -> None:
     """End at once: when all is done nothing is lost, and else nobody waits for the rest."""
     processes = list((pool._processes or {}).values())
+    manager = getattr(pool, "_executor_manager_thread", None)
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         with suppress(OSError):
             process.terminate()
+    if manager is not None:  # at the interpreter's end it would be woken while it closes its pipe
+        manager.join(timeout=5)
 
 
 # ------------------------------------------------------------------------------- in a worker
