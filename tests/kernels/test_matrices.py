@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from transduce import kernels
 from transduce.kernels import training
+from transduce.model import linear
 from transduce.model.linear import Linear, LinearByTiles
 
 BF16 = torch.bfloat16
@@ -85,7 +86,10 @@ def test_the_gradient_of_weights(
 @needs_tiles
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(3, 5, 24), (7, 24), (24,)])
-def test_a_linear_layer_is_torchs(shape: tuple[int, ...], bias: bool) -> None:
+def test_a_linear_layer_is_torchs(
+    shape: tuple[int, ...], bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "MANY", 1)
     torch.manual_seed(1)
     mine, torchs = Linear(24, 40, bias), nn.Linear(24, 40, bias)
     torchs.load_state_dict(mine.state_dict())
@@ -104,14 +108,15 @@ def test_a_linear_layer_is_torchs(shape: tuple[int, ...], bias: bool) -> None:
 
 
 @needs_tiles
-def test_a_linear_layer_asks_for_no_gradient_that_nobody_wants() -> None:
-    layer = Linear(8, 4)
+def test_tiles_are_for_many_rows_and_gradients() -> None:
+    layer, by_tiles = Linear(8, 4), LinearByTiles._backward_cls
     with torch.autocast("cpu", BF16):
-        y = layer(torch.randn(5, 8))
-        assert isinstance(y.grad_fn, LinearByTiles._backward_cls)
+        y = layer(torch.randn(2, linear.MANY // 2, 8))
+        assert isinstance(y.grad_fn, by_tiles)
+        assert not isinstance(layer(torch.randn(linear.MANY - 1, 8)).grad_fn, by_tiles)
         assert layer(torch.randn(0, 8)).shape == (0, 4)
         with torch.no_grad():
-            assert layer(torch.randn(5, 8)).grad_fn is None
+            assert layer(torch.randn(linear.MANY, 8)).grad_fn is None
     y.sum().backward()
     assert layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0
 

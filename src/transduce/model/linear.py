@@ -12,17 +12,20 @@ from transduce.kernels import tiles
 from transduce.kernels.training import product, trains, weight_gradient
 
 BF16 = torch.bfloat16
+MANY = 512  # rows: of all positions at once, and not of one after the other
 
 
 class Linear(nn.Linear):
     """torch's, but for training in bf16 on a CPU.
 
     oneDNN compiles a product for each number of rows, which takes as long as a dozen of them, and
-    batches of sentences have ever new numbers.
+    all positions of a batch are ever new numbers. Loops over positions are torch's, which takes
+    their weights to bf16 once.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and trains(x) and tiles() and x.numel():
+        many = x.numel() >= MANY * self.in_features
+        if many and torch.is_grad_enabled() and trains(x) and tiles():
             y: Tensor = LinearByTiles.apply(x, self.weight, self.bias)
             return y
         return super().forward(x)
