@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transduce import kernels
 from transduce.kernels import Blocked, choosing
 
+from .conftest import on_threads
+
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
 dtypes = st.sampled_from([torch.float32, torch.bfloat16])
 sizes = st.integers(1, 70)
@@ -190,9 +192,7 @@ def test_many_rows_are_multiplied_as_few_are(rows, inputs, outputs, threads) -> 
     weight = torch.randn(outputs, inputs).bfloat16()
     whole = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
     scales = torch.rand(outputs) / 100
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         for product in (Blocked(weight, bias), Blocked(whole, bias, scales)):
             found = product(x, torch.float32)
             for count in (1, 3, 8, rows - 1):
@@ -200,8 +200,6 @@ def test_many_rows_are_multiplied_as_few_are(rows, inputs, outputs, threads) -> 
                 assert torch.equal(found, few)
             louder = torch.cat([x, torch.full((5, inputs), 1e4)])
             assert torch.equal(product(louder, torch.float32)[:rows], found)
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_chosen_outputs_are_those_of_the_whole() -> None:

@@ -13,6 +13,8 @@ from transduce.kernels import training
 from transduce.model import linear
 from transduce.model.linear import Linear, LinearByTiles
 
+from .conftest import on_threads
+
 BF16 = torch.bfloat16
 needs_tiles = pytest.mark.skipif(not kernels.tiles(), reason="no tiles on this machine")
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
@@ -45,15 +47,11 @@ def test_a_product_is_the_exact_one(
     left, right, bias = torch.randn(m, k).to(BF16), torch.randn(k, n).to(BF16), torch.randn(n)
     around = torch.full((m * n + 64,), 7.0, dtype=dtype)
     y = around[32:-32].view(m, n)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         training.product(
             in_memory(left, turned[0], gap), in_memory(right, turned[1], gap), y,
             bias if with_bias else None,
         )  # fmt: skip
-    finally:
-        torch.set_num_threads(before)
     exact = left.double() @ right.double() + (bias.double() if with_bias else 0)
     rounding = 2.0**-8 * exact.abs() if dtype == BF16 else 0
     assert ((y.double() - exact).abs() <= rounding + 1e-5 * k**0.5).all()
@@ -125,16 +123,12 @@ def test_tiles_are_for_many_rows_and_gradients() -> None:
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 5000), st.integers(1, 4))
 def test_drawn_bytes_do_not_depend_on_threads(count: int, threads: int) -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.manual_seed(count)
-        torch.set_num_threads(threads)
+    torch.manual_seed(count)
+    with on_threads(threads):
         some = training.draw(count)
-        torch.set_num_threads(1)
-        torch.manual_seed(count)
+    torch.manual_seed(count)
+    with on_threads(1):
         again = training.draw(count + 100)
-    finally:
-        torch.set_num_threads(before)
     assert torch.equal(some, again[:count])
 
 

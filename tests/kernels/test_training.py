@@ -16,6 +16,8 @@ from transduce.model.lstm import WholeLSTM
 from transduce.model.output import CHUNK, OutputLayer
 from transduce.model.rnn import Dropout
 
+from .conftest import on_threads
+
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
 sizes = st.integers(1, 40)
 
@@ -157,12 +159,8 @@ def test_rows_are_added_up_by_index(
     torch.manual_seed(count * size)
     x, index = torch.randn(count, size), torch.randint(0, rows, (count,))
     x = x.to(torch.bfloat16) if half else x
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         found = training.add_by_index(x, index, rows)
-    finally:
-        torch.set_num_threads(before)
     torch.testing.assert_close(found, torch.zeros(rows, size).index_add_(0, index, x.float()))
 
 
@@ -185,12 +183,8 @@ def test_an_embedding_has_torchs_gradient(dtype: torch.dtype) -> None:
 @given(st.lists(st.integers(0, 9000), max_size=4), st.integers(1, 3), st.floats(1e-6, 1e6))
 def test_the_norm_is_exact(counts: list[int], threads: int, scale: float) -> None:
     tensors = [scale * torch.randn(count) for count in counts]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         found = training.norm(tensors)
-    finally:
-        torch.set_num_threads(before)
     wanted = torch.cat([torch.zeros(1), *tensors]).double().norm()
     assert found.dtype == torch.float32
     assert float(found) == pytest.approx(float(wanted), rel=1e-6)

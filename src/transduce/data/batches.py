@@ -3,8 +3,8 @@
 An epoch is a permutation of the examples, cut into pools of many batches' worth. Within a pool
 examples of like lengths are put into batches by a budget of padded tokens, and the batches
 shuffled: so padding is small, yet every epoch mixes the corpus anew, what is of like lengths
-most of all. Everything is a function of
-(seed, epoch, pool), so that a position is three numbers and seeking is exact.
+most of all. Everything is a function of (seed, epoch, pool), so that a position is three numbers
+and seeking is exact.
 """
 
 from __future__ import annotations

@@ -44,6 +44,12 @@ class CoverageOptions(Protocol):
     def coverage_kind(self) -> Literal["gnmt", "summary"]: ...
 
 
+def length_norms(most: int, options: LengthOptions) -> list[float]:
+    """The norms of targets with 0 to `most` tokens, each with its EOS."""
+    kind, penalty = options.normalization, options.length_penalty
+    return [length_norm(tokens + 1, kind, penalty) for tokens in range(most + 1)]
+
+
 def length_norm(length: int, kind: Normalization, penalty: float) -> float:
     """What a log-probability is divided by.
 

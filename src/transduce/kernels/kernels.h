@@ -156,8 +156,8 @@ void cross_entropy(void *logits, int kind, const float *bias, const long long *t
                    ix vocabulary, ix threads);
 
 /* y (m, n) = left (m, k) right (k, n) + bias (n,), if not NULL; both in bf16, by tiles, which there have to be;
- * k is at least 1. Of a matrix that is `turned`, rows and columns are exchanged in memory, where a row begins `stride` numbers
- * after the one before. Returns 1 if there is no memory. */
+ * k is at least 1. Of a matrix that is `turned`, rows and columns are exchanged in memory, where a row begins
+ * `stride` numbers after the one before. Returns 1 if there is no memory. */
 typedef struct {
     const void *numbers;
     ix stride;

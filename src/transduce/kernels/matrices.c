@@ -16,11 +16,11 @@
 
 #include <stdlib.h>
 
-#define DEEP 32            /* numbers of a row of a tile */
-#define WIDE (2 * ROWS)    /* rows and columns of y at a time: two tiles by two */
+#define DEEP 32                /* numbers of a row of a tile */
+#define WIDE (2 * ROWS)        /* rows and columns of y at a time: two tiles by two */
 #define PAIR (2 * ROWS * LINE) /* bytes of two tiles */
 #define MOST_DEEP 640
-#define CACHED (1 << 19) /* numbers of the right matrix; at least MOST_DEEP x WIDE */
+#define CACHED (1 << 19)       /* numbers of the right matrix; at least MOST_DEEP x WIDE */
 
 /* 32 rows of 16 numbers: columns become lines. In each quarter of a register are 8 numbers of one row, and
  * what is exchanged is within a quarter. */
@@ -80,28 +80,35 @@ ALWAYS void lay_tile(const uint16_t *from, ix stride, ix rows, ix columns, char 
     for (int i = 0; i < LANES; i++) _mm512_store_ps(to + i * LINE, x[i]);
 }
 
-/* Pairs of tiles of `deep` positions from k on: of 32 rows of the left matrix, or columns of the right one, from
- * `first` on, of which it has `most`. */
-static void lay_left(const Matrix *x, ix first, ix most, ix k, ix deep, char *to) {
-    const uint16_t *numbers = x->numbers;
-    for (ix d = 0; d < deep; d += DEEP)
-        for (ix at = first; at < first + WIDE; at += ROWS, to += ROWS * LINE)
-            if (!x->turned)
-                lay_tile(numbers + at * x->stride + k + d, x->stride, most - at, deep - d, to, 0, 0);
-            else if (deep - d >= DEEP && most - at >= ROWS)
-                turn_tile(numbers + (k + d) * x->stride + at, x->stride, to);
+/* Pairs of tiles of `deep` numbers from k on: of 32 rows of the left matrix, or columns of the right one, from
+ * `first` on, of which it has `most`. In memory these lie one after the other, or, in `pairs`, side by side. */
+ALWAYS void lay_pairs(const Matrix *x, ix first, ix most, ix k, ix deep, char *to, const int pairs,
+                      const int turn) {
+    for (ix d = k; d < k + deep; d += DEEP)
+        for (ix at = first; at < first + WIDE; at += ROWS, to += ROWS * LINE) {
+            const uint16_t *from = (const uint16_t *)x->numbers + (pairs ? d * x->stride + at : at * x->stride + d);
+            const ix left = k + deep - d, wide = most - at;
+            if (!pairs)
+                lay_tile(from, x->stride, wide, left, to, 0, turn);
+            else if (turn && left >= DEEP && wide >= ROWS)
+                turn_tile(from, x->stride, to);
             else
-                lay_tile(numbers + (k + d) * x->stride + at, x->stride, deep - d, most - at, to, 1, 1);
+                lay_tile(from, x->stride, left, wide, to, 1, turn);
+        }
+}
+
+static void lay_left(const Matrix *x, ix first, ix most, ix k, ix deep, char *to) {
+    if (x->turned)
+        lay_pairs(x, first, most, k, deep, to, 1, 1);
+    else
+        lay_pairs(x, first, most, k, deep, to, 0, 0);
 }
 
 static void lay_right(const Matrix *x, ix first, ix most, ix k, ix deep, char *to) {
-    const uint16_t *numbers = x->numbers;
-    for (ix d = 0; d < deep; d += DEEP)
-        for (ix at = first; at < first + WIDE; at += ROWS, to += ROWS * LINE)
-            if (x->turned)
-                lay_tile(numbers + at * x->stride + k + d, x->stride, most - at, deep - d, to, 0, 1);
-            else
-                lay_tile(numbers + (k + d) * x->stride + at, x->stride, deep - d, most - at, to, 1, 0);
+    if (x->turned)
+        lay_pairs(x, first, most, k, deep, to, 0, 1);
+    else
+        lay_pairs(x, first, most, k, deep, to, 1, 0);
 }
 
 /* Sums for y from `row` and `column` on, of which `count` rows are wanted and `done` are there. They are
@@ -128,15 +135,10 @@ ALWAYS void bring(const Multiplication *p, float *so_far, Pending *pending, ix r
             low += load(so_far, FLOAT32, at, masks[0]);
             high += load(so_far, FLOAT32, at + LANES, masks[1]);
         }
-        if (pending->last && p->y_kind == BFLOAT16 && left >= WIDE) {
-            const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, low);
-            _mm512_storeu_si512((uint16_t *)p->y + at, both);
-            continue;
-        }
-        void *to = pending->last ? p->y : so_far;
-        const int kind = pending->last ? p->y_kind : FLOAT32;
-        store(to, kind, at, masks[0], low);
-        store(to, kind, at + LANES, masks[1], high);
+        if (pending->last)
+            store_two(p->y, p->y_kind, at, left, low, high);
+        else
+            store_two(so_far, FLOAT32, at, left, low, high);
     }
 }
 

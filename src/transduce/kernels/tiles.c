@@ -81,13 +81,7 @@ ALWAYS void bring(const Product *p, const Rows *x, Pending *pending, ix rows, co
         __m512 low = _mm512_load_ps(sums), high = _mm512_load_ps(sums + LANES);
         low = from_sums(p, x, low, r, n, masks[0], eight_bits);
         high = from_sums(p, x, high, r, n + LANES, masks[1], eight_bits);
-        if (p->y_kind == BFLOAT16 && left >= 2 * LANES) {
-            const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, low);
-            _mm512_storeu_si512((uint16_t *)p->y + at, both);
-            continue;
-        }
-        store(p->y, p->y_kind, at, masks[0], low);
-        store(p->y, p->y_kind, at + LANES, masks[1], high);
+        store_two(p->y, p->y_kind, at, left, low, high);
     }
 }
 

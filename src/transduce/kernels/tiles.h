@@ -8,8 +8,7 @@
 
 #include "kernels.h"
 
-#include <immintrin.h>
-#include <stdint.h>
+#include "simd.h"
 
 #define ALWAYS static inline __attribute__((always_inline))
 #define ROWS 16 /* of a tile */
@@ -30,6 +29,16 @@ ALWAYS void shape_tiles(ix height) {
      * without this, what was written to them before may never be. */
     __asm__ volatile("" : : "r"(&shapes) : "memory");
     _tile_loadconfig(&shapes);
+}
+
+/* Two times 16 numbers side by side, of which there are `left`; in bf16 they fill a line of the cache. */
+ALWAYS void store_two(void *to, int kind, ix index, ix left, __m512 low, __m512 high) {
+    if (kind == BFLOAT16 && left >= 2 * LANES) {
+        _mm512_storeu_si512((uint16_t *)to + index, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        return;
+    }
+    store(to, kind, index, lanes(left), low);
+    if (left > LANES) store(to, kind, index + LANES, lanes(left - LANES), high);
 }
 
 #endif

@@ -107,9 +107,9 @@ def _one_pass(given: Rows, room: Room) -> Found:
     """With the kernel, where the gradient takes the place of the logits: twice as many rows."""
     values, weight, bias, targets, smoothing = given
     count, words = len(values), weight.to(torch.bfloat16)
-    rows = words.new_zeros(rows_for(count), values.shape[1])
-    rows[:count] = values
-    grad_values, grad_weight = torch.empty_like(rows), torch.empty(0)
+    rows = words.new_empty(rows_for(count), values.shape[1])
+    rows[:count], rows[count:] = values, 0
+    grad_values, grad_weight = torch.empty_like(rows), None
     loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
     for start in range(0, len(rows), 2 * CHUNK):
         part = slice(start, start + 2 * CHUNK)
@@ -120,8 +120,8 @@ def _one_pass(given: Rows, room: Room) -> Found:
         loss, nll, grad_bias = loss + found[0].sum(), nll + found[1].sum(), grad_bias + found[2]
         product(grad, words, grad_values[part])
         of_part = weight_gradient(grad, rows[part])
-        grad_weight = grad_weight.add_(of_part) if start else of_part
-    if not count:
+        grad_weight = of_part if grad_weight is None else grad_weight.add_(of_part)
+    if grad_weight is None:
         grad_weight = torch.zeros(weight.shape)
     return loss, nll, (grad_values[:count], grad_weight, grad_bias)
 

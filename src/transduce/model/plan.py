@@ -25,6 +25,10 @@ from transduce.model.state import State
 _BY_PRODUCTS = ("dot", "scaled_dot", "general", "multi_head")
 
 
+class NoKernel(Exception):
+    """Something that a plan would have to do has none."""
+
+
 @dataclass(frozen=True)
 class Begun:
     """What a plan's steps begin with: buffers and columns of each layer's hidden state and cell;
@@ -67,7 +71,11 @@ def plan_of(
     if not fused(state.layers[0].hidden.to(table.dtype), attended):
         return None
     plan = Plan()
-    return with_steps(plan, decoder, _given(plan, state, attended), table, output, words)
+    try:
+        add_steps(plan, decoder, _given(plan, state, attended), table, output, words)
+    except NoKernel:
+        return None
+    return plan
 
 
 def can_plan(decoder: RecurrentDecoder, table: Tensor) -> bool:
@@ -87,21 +95,20 @@ def can_plan(decoder: RecurrentDecoder, table: Tensor) -> bool:
     return table.dtype == torch.bfloat16 and kernels.takes(table)
 
 
-def with_steps(
+def add_steps(
     plan: Plan,
     decoder: RecurrentDecoder,
     begun: Begun,
     table: Tensor,
     output: object,
     words: Tensor | None = None,
-) -> Plan | None:
-    """The plan with a decoder's step added; None where a product of it has no kernel."""
+) -> None:
+    """Add a decoder's step to what a plan begins with. Errors: NoKernel."""
     writing = _Writing(decoder, begun, table.dtype, plan)
     plan.begin_steps()
     features = writing.step(plan.embed(table), [writing.state(at) for at in begun.hidden])
     writing.product(output, features)
     plan.words(words)
-    return plan if writing.possible else None
 
 
 def _given(plan: Plan, state: DecoderState, attended: Attended) -> Begun:
@@ -127,13 +134,12 @@ def _given(plan: Plan, state: DecoderState, attended: Attended) -> Begun:
 
 @dataclass
 class _Writing:
-    """A step being written down; `possible` until a product turns out to have no kernel."""
+    """A step being written down."""
 
     decoder: RecurrentDecoder
     begun: Begun
     dtype: torch.dtype
     plan: Plan
-    possible: bool = True
 
     def state(self, at: tuple[int, int], dtype: torch.dtype | None = None) -> int:
         """A layer's state, which begins there."""
@@ -201,12 +207,16 @@ class _Writing:
         )
 
     def product(self, linear: object, x: int) -> int:
-        """A packed linear layer, if there is a kernel for it."""
-        blocked = blocked_of(linear)
-        if blocked is None:
-            self.possible = False
-            return x
-        return self.plan.product(blocked, x, self.dtype)
+        """A packed linear layer. Errors: NoKernel."""
+        return product(self.plan, linear, x, self.dtype)
+
+
+def product(plan: Plan, linear: object, x: int, dtype: torch.dtype) -> int:
+    """A packed linear layer as an op. Errors: NoKernel."""
+    blocked = blocked_of(linear)
+    if blocked is None:
+        raise NoKernel
+    return plan.product(blocked, x, dtype)
 
 
 def blocked_of(linear: object) -> Blocked | None:

@@ -19,7 +19,7 @@ from transduce.model.bridge import Bridge
 from transduce.model.decoder import RecurrentDecoder
 from transduce.model.encoder import BidirectionalLayer, RecurrentEncoder
 from transduce.model.packed_rnn import PackedSequence
-from transduce.model.plan import Begun, blocked_of, can_plan, with_steps
+from transduce.model.plan import Begun, NoKernel, add_steps, can_plan, product
 from transduce.model.rnn import RecurrentLayer
 
 _DTYPE = torch.bfloat16
@@ -29,10 +29,6 @@ _Made = tuple[tuple[object, ...], Plan | None]  # what of, and the plan
 
 # By decoder, and not in a model: a copy of one has weights elsewhere, and needs a plan of its own.
 _PLANS: WeakKeyDictionary[RecurrentDecoder, _Made] = WeakKeyDictionary()
-
-
-class _NoKernel(Exception):
-    """Something has none."""
 
 
 def plan_from_source(
@@ -57,15 +53,27 @@ def plan_from_source(
     made_of = source_table.data_ptr(), target_table.data_ptr(), encoder, output
     known = _PLANS.get(decoder)
     if known is None or known[0] != made_of:
-        made = None
-        try:
-            plan = Plan()
-            begun = _begun(plan, encoder, decoder, source_table)
-            made = with_steps(plan, decoder, begun, target_table, output)
-        except _NoKernel:
-            pass
-        known = _PLANS[decoder] = made_of, made
+        known = _PLANS[decoder] = (
+            made_of,
+            _written(encoder, decoder, source_table, target_table, output),
+        )
     return known[1]
+
+
+def _written(
+    encoder: RecurrentEncoder,
+    decoder: RecurrentDecoder,
+    source_table: Tensor,
+    target_table: Tensor,
+    output: object,
+) -> Plan | None:
+    plan = Plan()
+    try:
+        begun = _begun(plan, encoder, decoder, source_table)
+        add_steps(plan, decoder, begun, target_table, output)
+    except NoKernel:
+        return None
+    return plan
 
 
 def _begun(
@@ -74,7 +82,7 @@ def _begun(
     """`RecurrentEncoder.forward`, and `RecurrentDecoder.start`."""
     # Text models have neither pyramid nor chunks so far; were they to, nothing here would do them.
     if encoder.pyramid or not all(isinstance(norm, nn.Identity) for norm in encoder.norms):
-        raise _NoKernel
+        raise NoKernel
     x, final = plan.embed(table, Rows.POSITIONS), -1
     for module in encoder.layers:
         outputs, final = _layer(plan, cast(BidirectionalLayer, module), x)
@@ -88,7 +96,7 @@ def _begun(
 def _layer(plan: Plan, layer: BidirectionalLayer, x: int) -> tuple[int, int]:
     """`BidirectionalLayer.forward`: outputs (S, size) and last states (1, size)."""
     if layer.chunk or layer.with_cell:
-        raise _NoKernel
+        raise NoKernel
     directions = [layer.forwards] + ([] if layer.backwards is None else [layer.backwards])
     sizes = [direction.rnn.hidden_size for direction in directions]
     outputs = plan.buffer(sum(sizes), _DTYPE, Rows.POSITIONS)
@@ -106,7 +114,7 @@ def _layer(plan: Plan, layer: BidirectionalLayer, x: int) -> tuple[int, int]:
 def _states(plan: Plan, bridge: Bridge, final: int) -> tuple[_Places, _Places]:
     """`Bridge.forward`: each layer's hidden state and cell before the first step."""
     if bridge.kind != "dense" or bridge.states != 2:
-        raise _NoKernel
+        raise NoKernel
     states = _product(plan, bridge.linear, final)
     plan.tanh(states)
     places = [(states, i * bridge.size) for i in range(2 * bridge.layers)]
@@ -130,12 +138,9 @@ def _attended(
 
 def _packed(layer: RecurrentLayer) -> PackedSequence:
     if not isinstance(layer.packed, PackedSequence):
-        raise _NoKernel
+        raise NoKernel
     return layer.packed
 
 
 def _product(plan: Plan, linear: object, x: int) -> int:
-    blocked = blocked_of(linear)
-    if blocked is None:
-        raise _NoKernel
-    return plan.product(blocked, x, _DTYPE)
+    return product(plan, linear, x, _DTYPE)

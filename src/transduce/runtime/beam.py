@@ -15,7 +15,7 @@ import numpy as np
 
 from transduce.data.tokenizers.base import BOS, UNK
 from transduce.hypotheses.hypothesis import Hypothesis
-from transduce.hypotheses.scoring import length_norm
+from transduce.hypotheses.scoring import length_norms
 from transduce.runtime.history import Record, assemble
 from transduce.runtime.limits import Limits, remaining
 from transduce.runtime.network import Array, Network, Step
@@ -34,8 +34,7 @@ def beam_search(
     batch, beam = len(lengths), options.beam
     limits = Limits.of(lengths, options)
     longest = int(limits.max.max())
-    kind, penalty = options.normalization, options.length_penalty
-    norms = [length_norm(t + 1, kind, penalty) for t in range(longest + 1)]
+    norms = length_norms(longest, options)
     # The longest target allowed is the most favourable to a live hypothesis.
     widest = np.array([norms[n] for n in limits.max.tolist()], dtype=np.float32)
     bonus = options.length_bonus

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transduce.data.tokenizers.base import BOS, EOS
 from transduce.hypotheses.hypothesis import Hypothesis
-from transduce.hypotheses.scoring import length_norm, max_tokens, min_tokens, normalise
+from transduce.hypotheses.scoring import length_norms, max_tokens, min_tokens, normalise
 from transduce.kernels.plan import Ends, Plan, Walk, fits
 from transduce.recipe import SearchOptions
 from transduce.search.candidates import WORDS
@@ -34,9 +34,7 @@ def search_source(
     source = source[:, : int(lengths[0])].long().contiguous()  # as kernels read it
     positions = source.shape[1]
     least, last = min_tokens(positions - 1, options), max_tokens(positions - 1, options)
-    norms = [
-        length_norm(n + 1, options.normalization, options.length_penalty) for n in range(last + 1)
-    ]
+    norms = length_norms(last, options)
     if not _fits((last + 1) * positions, options):
         return None
     plan = make(source)

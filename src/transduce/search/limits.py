@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transduce.hypotheses.scoring import length_norm, max_tokens, min_tokens
+from transduce.hypotheses.scoring import length_norms, max_tokens, min_tokens
 from transduce.recipe import SearchOptions
 
 CHECK_EVERY = 8  # steps between looks at an accelerator's results, each of which waits for it
@@ -40,8 +40,7 @@ class Limits:
         least = [t + min_tokens(length - 1, options) for length in sources]
         most = [t + max_tokens(length - 1, options) for length in sources]
         spans = np.array([[t] * len(sources), least, most])
-        kind, penalty = options.normalization, options.length_penalty
-        norms = [length_norm(n + 1, kind, penalty) for n in range(max(most) - t + 1)]
+        norms = length_norms(max(most) - t, options)
         return cls(
             spans=spans,
             sources=np.array(sources),
