@@ -1,6 +1,11 @@
-"""Products of matrices by tiles against exact ones, and the layers made of them against torch's."""
+"""Products of matrices against exact ones, and the layers made of them against torch's."""
 
 from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,12 +16,12 @@ from torch import Tensor, nn
 from transduce import kernels
 from transduce.kernels import training
 from transduce.model import linear
-from transduce.model.linear import Linear, LinearByTiles
+from transduce.model.linear import Linear, LinearByKernels
 
 from .conftest import on_threads
 
 BF16 = torch.bfloat16
-needs_tiles = pytest.mark.skipif(not kernels.tiles(), reason="no tiles on this machine")
+CPU = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
 # Around the edges of tiles, of two of them, and of what is laid out at a time.
 sizes = st.sampled_from([1, 2, 15, 16, 17, 31, 32, 33, 64, 65, 100, 200])
@@ -32,7 +37,7 @@ def in_memory(x: Tensor, turned: bool, gap: int) -> Tensor:
     return wide[:, : x.shape[1]]
 
 
-@needs_tiles
+@needs_kernels
 @settings(deadline=None, max_examples=150)
 @given(
     st.tuples(sizes, sizes, depths), st.tuples(st.booleans(), st.booleans()), st.booleans(),
@@ -58,7 +63,7 @@ def test_a_product_is_the_exact_one(
     assert (around[:32] == 7).all() and (around[-32:] == 7).all()
 
 
-@needs_tiles
+@needs_kernels
 def test_a_sum_of_many_parts_is_rounded_once() -> None:
     left, right = torch.randn(40, 3000).to(BF16), torch.randn(3000, 50).to(BF16)
     exactly = training.product(left, right, torch.empty(40, 50))
@@ -67,13 +72,8 @@ def test_a_sum_of_many_parts_is_rounded_once() -> None:
 
 
 @needs_kernels
-@pytest.mark.parametrize("with_tiles", [False, True])
-@pytest.mark.parametrize("rows", [1, 37, 700])
-def test_the_gradient_of_weights(
-    rows: int, with_tiles: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not with_tiles:
-        monkeypatch.setattr(training, "tiles", lambda: False)
+@pytest.mark.parametrize("rows", [0, 1, 37, 700])
+def test_the_gradient_of_weights(rows: int) -> None:
     grads, inputs = torch.randn(rows, 30).to(BF16), torch.randn(rows, 20).to(BF16)
     found = training.weight_gradient(grads, inputs)
     exact = grads.double().t() @ inputs.double()
@@ -81,7 +81,7 @@ def test_the_gradient_of_weights(
     assert ((found - exact).abs() <= 2.0**-8 * exact.abs() + 1e-4 * rows**0.5).all()
 
 
-@needs_tiles
+@needs_kernels
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(3, 5, 24), (7, 24), (24,)])
 def test_a_linear_layer_is_torchs(
@@ -105,13 +105,13 @@ def test_a_linear_layer_is_torchs(
         assert (found - expected).norm() <= 0.01 * expected.norm()
 
 
-@needs_tiles
-def test_tiles_are_for_many_rows_and_gradients() -> None:
-    layer, by_tiles = Linear(8, 4), LinearByTiles._backward_cls
+@needs_kernels
+def test_kernels_are_for_many_rows_and_gradients() -> None:
+    layer, by_kernels = Linear(8, 4), LinearByKernels._backward_cls
     with torch.autocast("cpu", BF16):
         y = layer(torch.randn(2, linear.MANY // 2, 8))
-        assert isinstance(y.grad_fn, by_tiles)
-        assert not isinstance(layer(torch.randn(linear.MANY - 1, 8)).grad_fn, by_tiles)
+        assert isinstance(y.grad_fn, by_kernels)
+        assert not isinstance(layer(torch.randn(linear.MANY - 1, 8)).grad_fn, by_kernels)
         assert layer(torch.randn(0, 8)).shape == (0, 4)
         with torch.no_grad():
             assert layer(torch.randn(linear.MANY, 8)).grad_fn is None
@@ -142,3 +142,16 @@ def test_drawn_bytes_are_uniform_and_new_each_time() -> None:
         found = torch.bincount(drawn.long(), minlength=256)
         chi_squared = float(((found - expected) ** 2 / expected).sum())
         assert 150 < chi_squared < 380  # 255 degrees of freedom: mean 255, deviation 22.6
+
+
+@pytest.mark.skipif("amx_bf16" not in CPU, reason="no tiles on this machine")
+def test_products_are_right_without_tiles() -> None:
+    """What other processors do, on one that has tiles: these tests once more."""
+    here = Path(__file__).parent
+    files = [here / "test_kernels.py", here / "test_training.py", here / "test_matrices.py"]
+    names = "(product or rows or layer or gradient) and not without_tiles"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-k", names, *files],
+        env=os.environ | {"TRANSDUCE_TILES": "0"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

@@ -280,12 +280,10 @@ def test_a_precision_that_does_not_exist_is_refused() -> None:
 def test_kernels_change_no_answer(
     precision: Precision, attention: str, feeding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of one sentence and those of many, which are multiplied in different ways: by tiles
-    where there are some, without, and by torch."""
+    """Those of one sentence and those of many."""
     found = []
-    for there, tiles in ((True, kernels.tiles()), (True, False), (False, False)):
+    for there in (True, False):
         monkeypatch.setattr(kernels, "_there", there)
-        monkeypatch.setattr(kernels, "tiles", lambda tiles=tiles: tiles)
         model = make(attention=attention, feeding=feeding)
         with torch.no_grad():
             model.output.bias.normal_(0, 2)  # else all words are about as likely
@@ -294,9 +292,7 @@ def test_kernels_change_no_answer(
         together = decode_batch(model, SOURCES * 8, options)
         alone = [decode_batch(model, [source], options)[0] for source in SOURCES]
         found.append(alone + together)
-    pairs = [
-        (one[0], other[0]) for ours in found[:2] for one, other in zip(ours, found[2], strict=True)
-    ]
+    pairs = [(one[0], other[0]) for one, other in zip(*found, strict=True)]
     # Weights drawn at random leave hypotheses so near each other that rounding may choose.
     same = [(one, other) for one, other in pairs if one.ids == other.ids]
     assert len(same) > len(pairs) / 2
@@ -324,7 +320,7 @@ def test_a_table_of_gates_says_what_the_product_would(
     expected = model.encode(source, lengths)
     model = pack(model, "bf16")
     given = model.source_gates is not None
-    assert given == (kernels.tiles() and not residual)
+    assert given == (kernels.available() and not residual)
     found = model.encode(source, lengths)
     torch.testing.assert_close(found.values.float(), expected.values, rtol=0, atol=0.02)
     torch.testing.assert_close(found.final.float(), expected.final, rtol=0, atol=0.02)

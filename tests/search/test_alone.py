@@ -81,7 +81,7 @@ def both(
     from_steps = searched("search_alone")
     assert took["search_alone"] == [planned] * len(SOURCES)
     whole = searched("search_source")
-    wanted = (planned if from_source is None else from_source) and kernels.tiles()
+    wanted = planned if from_source is None else from_source
     assert took["search_source"] == [wanted] * len(SOURCES)
     return [*zip(from_steps, by_step, strict=True), *zip(whole, by_step, strict=True)]
 

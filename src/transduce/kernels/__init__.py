@@ -4,14 +4,14 @@ A step of a decoder on a CPU is a few products with few rows, which are as fast 
 can be read, and dozens of small operations between them, each of which costs more to call than to
 compute. These kernels do the first in one pass over the weights and the second in a handful of
 calls. Everything has a form in torch as well, which is used where the processor, the compiler at
-installation, or TRANSDUCE_KERNELS=0 in the environment says so.
+installation, or TRANSDUCE_KERNELS=0 in the environment says so. Products are by tiles (AMX) where
+the processor has them, unless TRANSDUCE_TILES=0 says otherwise.
 
 All take and give contiguous CPU tensors without gradients, float32 or bfloat16.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from typing import Any
@@ -23,7 +23,7 @@ try:
     from transduce.kernels import _kernels as _c  # type: ignore[attr-defined]
 except ImportError:  # not compiled on this machine
     _c = None
-VERSION = 5  # as in kernels.h; both change with what a kernel takes or does
+VERSION = 6  # as in kernels.h; both change with what a kernel takes or does
 if _c is not None and getattr(_c, "VERSION", 0) != VERSION:
     warnings.warn(
         "transduce's kernels are of another version and are not used: install transduce again",
@@ -32,9 +32,8 @@ if _c is not None and getattr(_c, "VERSION", 0) != VERSION:
     _c = None
 compiled: Any = _c  # for the modules beside this one
 
-FEW = 8  # rows for which the weights are read once
-SMALL = 1 << 20  # bytes of weights that stay at hand to be read again for the next rows
-WIDEST = 4096  # most inputs of such a product
+FEW = 8  # hypotheses of a search in one call
+WIDEST = 1 << 16  # most inputs of a product, whose sums in 8 bits then fit 32
 _BLOCK = 32  # outputs that are summed together
 KINDS = {torch.float32: 0, torch.bfloat16: 1}  # of number, as in simd.h
 BEHIND = 1024  # bytes after laid out weights that a tile may reach into
@@ -44,11 +43,6 @@ _there = _c is not None and bool(_c.supported()) and os.environ.get("TRANSDUCE_K
 def available() -> bool:
     """Whether this machine can run the kernels, and nobody asked it not to."""
     return _there
-
-
-def tiles() -> bool:
-    """Whether products of many rows are the kernels', too: the processor has tiles (AMX)."""
-    return _there and bool(_c.tiles())
 
 
 def takes(x: Tensor) -> bool:
@@ -106,13 +100,6 @@ class Blocked:
         return y
 
 
-def most_rows(dtype: torch.dtype, numbers: int) -> float:
-    """Up to how many rows of x `Blocked` is the faster way for so many weights of this dtype."""
-    if tiles():
-        return math.inf
-    return 3 * FEW if dtype == torch.int8 and numbers <= SMALL else FEW
-
-
 def layout(weight: Tensor, chosen: Tensor | None = None) -> Tensor:
     """Weights (N, D), or the `chosen` rows of them, as `Blocked` reads them: blocks of 16 outputs,
     an even number of them, and within a block the inputs in pairs (bfloat16) or fours (int8, which
@@ -131,33 +118,6 @@ def layout(weight: Tensor, chosen: Tensor | None = None) -> Tensor:
         blocks.data_ptr(), outputs, inputs,
     )  # fmt: skip
     return blocks
-
-
-def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x (R, D) in 8 bits, with 128 for zero: (R, D) uint8, and the scale (R,) of each row."""
-    x = x.contiguous()
-    rows, inputs = x.shape
-    whole = torch.empty(rows, inputs, dtype=torch.uint8)
-    scale = torch.empty(rows)
-    _c.quantize(
-        x.data_ptr(), KINDS[x.dtype], whole.data_ptr(), scale.data_ptr(), rows, inputs
-    )  # fmt: skip
-    return whole, scale
-
-
-def rescale(product: Tensor, scale: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """product (R, N) x scale (R,) + bias (N,), all float32 -> (R, N) of `dtype`.
-
-    With `quantize` around a product in whole numbers, bit for bit what `Blocked` gives.
-    """
-    rows, outputs = product.shape
-    product = product.contiguous()  # kept until the kernel is done with it
-    y = torch.empty(rows, outputs, dtype=dtype)
-    _c.rescale(
-        product.data_ptr(), scale.data_ptr(), bias.data_ptr(), y.data_ptr(),
-        KINDS[dtype], rows, outputs,
-    )  # fmt: skip
-    return y
 
 
 def lstm_cell(

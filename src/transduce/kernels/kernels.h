@@ -7,9 +7,8 @@
 
 #include <stddef.h>
 
-#define KERNELS_VERSION 5 /* as in __init__.py; both change with what a kernel takes or does */
-#define MOST_ROWS 8      /* that few_rows sums together */
-#define MOST_INPUTS 4096 /* of few_rows */
+#define KERNELS_VERSION 6 /* as in __init__.py; both change with what a kernel takes or does */
+#define MOST_ROWS 8      /* of a search in one call */
 #define MOST_BEST 64     /* of survey */
 #define MOST_BEAM 64     /* of choose */
 
@@ -20,13 +19,9 @@
 
 typedef ptrdiff_t ix;
 
-/* y = x W^T + b, reading the weights once for every MOST_ROWS rows. Weights as lay_out lays them out: blocks of
- * 16 outputs, whose inputs follow each other in pairs (bf16) or fours (8 bits, plus 128). With
- * scales the weights are in 8 bits, and each row of x is rounded to 8 bits by a scale of its own. */
-void few_rows(const void *weights, const float *scales, const float *bias, const void *x, int x_kind,
-              void *y, int y_kind, ix rows, ix inputs, ix outputs);
-
-/* y = x W^T + b, as few_rows, whose weights these are */
+/* y = x W^T + b. Weights as lay_out lays them out: blocks of 16 outputs, whose inputs follow each other in pairs
+ * (bf16) or fours (8 bits, plus 128). With scales the weights are in 8 bits, and each row of x is rounded to
+ * 8 bits by a scale of its own. */
 typedef struct {
     const void *weights;
     const float *scales, *bias;
@@ -36,10 +31,11 @@ typedef struct {
     ix rows, inputs, outputs;
 } Product;
 
-/* The product by the faster way: few_rows, or many_rows where this processor multiplies tiles, except for the
- * fewest rows in 8 bits, whose results are the same. many_rows takes as many threads; it returns -1 where it has no room or there are no tiles. */
+/* The product by the faster way: by tiles where this processor multiplies them, except for the fewest rows in
+ * 8 bits, whose results are the same. by_tiles returns -1 where it has no room or there are no tiles. */
 void product(const Product *p, ix threads);
-int many_rows(const Product *p, ix threads);
+void by_vectors(const Product *p, ix threads);
+int by_tiles(const Product *p, ix threads);
 int tiles_supported(void);
 
 /* Rows of x -> signed 8-bit fours (rows, stride), a scale for each row, and 128 x the sum of each row;
@@ -47,15 +43,9 @@ int tiles_supported(void);
 void to_fours(const void *x, int kind, ix rows, ix inputs, ix stride, signed char *whole, float *scale,
               int *excess);
 
-/* Weights (any number, inputs) in bf16 or 8 bits (any other kind) as few_rows reads them: the first
+/* Weights (any number, inputs) in bf16 or 8 bits (any other kind) as `product` reads them: the first
  * `outputs`, or the `chosen` if not NULL, filled up to a multiple of 32; with room for 1,024 bytes behind them, which tiles may reach into. */
 void lay_out(const void *weights, int kind, const long long *chosen, void *blocks, ix outputs, ix inputs);
-
-/* Rows of x in 8 bits, plus 128, by a scale for each row; and a product of those, itself without the
- * scales of its rows, times them plus b: bit for bit what few_rows makes of the same weights. */
-void quantize(const void *x, int kind, unsigned char *whole, float *scale, ix rows, ix inputs);
-void rescale(const float *product, const float *scale, const float *bias, void *y, int kind, ix rows,
-             ix outputs);
 
 /* An LSTM's cell from its gates (rows, 4 x size): input, forget, twice the cell's, output. `given`
  * is added to them, if not NULL. */
@@ -117,28 +107,16 @@ void attend(const void *queries, int kind, const void *keys, int across, const v
 
 /* What follows is for training (training.c), on `threads` threads; what they add up has a row for each.
  *
- * A step of an LSTM: gates (rows, 4 x size) in bf16, input, forget, cell and output, hold what the input
- * says and are replaced by what they become once `recurrent` (what the hidden state says) and bias are
- * added. The other way, from the gradients by the output and, from the step after, by the hidden
- * state (both bf16) and the cell (replaced by that for the step before): by the gates (bf16), and
- * added up over rows into grad_bias (threads, 4 x size). */
-void lstm_forward(void *gates, const void *recurrent, const float *bias, const float *before,
-                  float *cell, void *hidden, ix rows, ix size, ix threads);
-void lstm_backward(const void *gates, const float *before, const float *cell, const void *output,
-                   const void *recurrent, float *grad_cell, void *grad_gates, float *grad_bias,
-                   ix rows, ix size, ix threads);
-
-/* The same for all positions in turn, with the products between them, whose weights are laid out for
+ * An LSTM layer at all positions in turn, with the products between them, whose weights are laid out for
  * `product`: those of the hidden state, and going back the same with inputs and outputs exchanged. By position:
- * gates, grad_gates (T, wide, 4 x size) and hidden (T + 1, wide, size), of which the first `rows` count; cells
- * (T + 1, rows, size), outputs (T, rows, size). room: (rows, 4 x size) in bf16; recurrent: (rows, size), zeros at
- * first. */
+ * gates, grad_gates (T, rows, 4 x size), hidden (T + 1, rows, size), outputs (T, rows, size), all in bf16; cells
+ * (T + 1, rows, size). room: (rows, 4 x size) in bf16; recurrent: (rows, size), zeros at first. */
 typedef struct {
     const void *weights;
     void *gates, *hidden, *room;
     const float *bias;
     float *cells;
-    ix positions, wide, rows, size;
+    ix positions, rows, size;
 } Layer;
 typedef struct {
     const void *outputs;
@@ -155,8 +133,7 @@ void cross_entropy(void *logits, int kind, const float *bias, const long long *t
                    const float *smoothing, float *losses, float *grad_bias, float *room, ix rows,
                    ix vocabulary, ix threads);
 
-/* y (m, n) = left (m, k) right (k, n) + bias (n,), if not NULL; both in bf16, by tiles, which there have to be;
- * k is at least 1. Of a matrix that is `turned`, rows and columns are exchanged in memory, where a row begins
+/* y (m, n) = left (m, k) right (k, n) + bias (n,), if not NULL; both in bf16; k is at least 1. Of a matrix that is `turned`, rows and columns are exchanged in memory, where a row begins
  * `stride` numbers after the one before. Returns 1 if there is no memory. */
 typedef struct {
     const void *numbers;
@@ -171,9 +148,6 @@ typedef struct {
     ix m, n, k;
 } Multiplication;
 int multiply(const Multiplication *p, ix threads);
-
-/* x (rows, columns) with rows and columns exchanged, in float32. */
-void turn(const void *x, int kind, float *y, ix rows, ix columns, ix threads);
 
 /* y (rows, size): sums of the rows of x (count, size) that have each index. */
 void add_by_index(const void *x, int kind, const long long *index, float *y, ix count, ix size, ix rows,

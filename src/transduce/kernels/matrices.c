@@ -1,26 +1,29 @@
-/* Products of two large matrices in bf16, as training makes them, on processors with tiles (AMX).
+/* Products of two large matrices in bf16, as training makes them.
  *
  * Either may be turned in memory, as weights are going forwards and gradients by positions are where weights
- * get theirs; it is while they are laid out for tiles that they are turned. Of the right matrix, as much is
- * laid out as the second-level cache holds beside the rest; past it come two tiles of rows of the
- * left one at a time, laid out when their turn comes. Sums over more than MOST_DEEP numbers are put together
- * in float32, in y or beside it. Edges are filled up with zeros on both sides. Tiles of the right matrix are
- * loaded as a stream, so that those of the left stay in the first-level cache.
+ * get theirs; it is while they are laid out in tiles, 16 rows or columns by 32 numbers, that they are turned.
+ * Of the right matrix, as much is laid out as the second-level cache holds beside the rest; past it come two
+ * tiles of rows of the left one at a time, laid out when their turn comes. Sums over more than MOST_DEEP numbers
+ * are put together in float32, in y or beside it. Edges are filled up with zeros on both sides. Processors with
+ * AMX multiply tiles; there those of the right matrix are loaded as a stream, so that those of the left stay in
+ * the first-level cache. Others broadcast pairs of the left against 16 columns of the right.
  */
 #include "kernels.h"
 
-#ifdef TILES
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma,amx-tile,amx-bf16")
+#if defined(__x86_64__) && defined(__GNUC__)
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma")
 #include "simd.h"
 #include "tiles.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define DEEP 32                /* numbers of a row of a tile */
 #define WIDE (2 * ROWS)        /* rows and columns of y at a time: two tiles by two */
 #define PAIR (2 * ROWS * LINE) /* bytes of two tiles */
 #define MOST_DEEP 640
 #define CACHED (1 << 19)       /* numbers of the right matrix; at least MOST_DEEP x WIDE */
+#define HIGH 12                /* rows whose sums vectors keep in registers */
 
 /* 32 rows of 16 numbers: columns become lines. In each quarter of a register are 8 numbers of one row, and
  * what is exchanged is within a quarter. */
@@ -142,8 +145,11 @@ ALWAYS void bring(const Multiplication *p, float *so_far, Pending *pending, ix r
     }
 }
 
+#ifdef TILES
+#pragma GCC push_options
+#pragma GCC target("amx-tile,amx-bf16")
 /* The sums over so many tiles' depths; meanwhile what is `pending` is brought. */
-ALWAYS void add_tiles(const Multiplication *p, float *so_far, const char *left, const char *right,
+static void add_tiles(const Multiplication *p, float *so_far, const char *left, const char *right,
                       ix steps, Pending *pending, Pending *next) {
     const ix each = (WIDE + steps - 1) / steps;
     _tile_zero(0);
@@ -168,20 +174,79 @@ ALWAYS void add_tiles(const Multiplication *p, float *so_far, const char *left, 
     _tile_stored(3, sums + ROWS * 2 * LINE + LINE, 2 * LINE);
 }
 
+static void shape(void) { shape_tiles(ROWS); }
+static void release(void) { _tile_release(); }
+#pragma GCC pop_options
+#else
+static void add_tiles(const Multiplication *p, float *so_far, const char *left, const char *right,
+                      ix steps, Pending *pending, Pending *next) {
+    (void)p, (void)so_far, (void)left, (void)right, (void)steps, (void)pending, (void)next;
+}
+static void shape(void) {}
+static void release(void) {}
+#endif
+
+/* `high` rows by 32 columns, over so many tiles' depths */
+ALWAYS void add_rows(const char *left, const char *right, ix steps, float (*to)[WIDE], const ix high) {
+    __m512 sums[HIGH][2];
+    for (ix i = 0; i < high; i++) sums[i][0] = sums[i][1] = _mm512_setzero_ps();
+    for (ix step = 0; step < steps; step++, left += PAIR, right += PAIR)
+        for (ix k = 0; k < ROWS; k++) {
+            const __m512bh low = (__m512bh)_mm512_load_si512(right + k * LINE);
+            const __m512bh up = (__m512bh)_mm512_load_si512(right + (ROWS + k) * LINE);
+            for (ix i = 0; i < high; i++) {
+                int32_t pair;
+                memcpy(&pair, left + i * LINE + k * 4, 4);
+                const __m512bh v = (__m512bh)_mm512_set1_epi32(pair);
+                sums[i][0] = _mm512_dpbf16_ps(sums[i][0], low, v);
+                sums[i][1] = _mm512_dpbf16_ps(sums[i][1], up, v);
+            }
+        }
+    for (ix i = 0; i < high; i++) {
+        _mm512_store_ps(to[i], sums[i][0]);
+        _mm512_store_ps(to[i] + LANES, sums[i][1]);
+    }
+}
+
+/* As add_tiles, of the rows that are wanted or a few more; nothing is won by waiting with what is brought. */
+static void add_vectors(const char *left, const char *right, ix steps, Pending *next) {
+    ix row = 0;
+    for (; row + HIGH <= next->count; row += HIGH)
+        add_rows(left + row * LINE, right, steps, next->sums + row, HIGH);
+    for (; row + 8 <= next->count; row += 8)
+        add_rows(left + row * LINE, right, steps, next->sums + row, 8);
+    for (; row < next->count; row += 4)
+        add_rows(left + row * LINE, right, steps, next->sums + row, 4);
+}
+
 static ix up(ix count, ix multiple) { return (count + multiple - 1) / multiple * multiple; }
 
 /* How a product is made: in how many parts, how deep and how wide what is laid out of the right matrix is, and room
  * for it and two tiles of rows (`bytes` for each thread), and for sums of parts */
 typedef struct {
     ix parts, deep, wide, bytes;
+    int tiles;
     char *room;
     float *so_far;
 } Way;
 
 static Way way_of(const Multiplication *p) {
     const ix parts = (p->k + MOST_DEEP - 1) / MOST_DEEP, deep = up((p->k + parts - 1) / parts, DEEP);
-    const ix most = CACHED / deep / WIDE * WIDE, wide = most < up(p->n, WIDE) ? most : up(p->n, WIDE);
-    return (Way){(p->k + deep - 1) / deep, deep, wide, 2 * deep * (wide + WIDE), NULL, NULL};
+    const int tiles = tiles_supported();
+    const ix most = (tiles ? CACHED : CACHED / 2) / deep / WIDE * WIDE;
+    const ix wide = most < up(p->n, WIDE) ? most : up(p->n, WIDE);
+    return (Way){(p->k + deep - 1) / deep, deep, wide, 2 * deep * (wide + WIDE), tiles, NULL, NULL};
+}
+
+/* the sums of `next`, from what is laid out; what is `pending` is brought */
+static void add(const Multiplication *p, const Way *way, const char *left, const char *right, ix steps,
+                Pending *pending, Pending *next) {
+    if (way->tiles) {
+        add_tiles(p, way->so_far, left, right, steps, pending, next);
+        return;
+    }
+    bring(p, way->so_far, pending, WIDE);
+    add_vectors(left, right, steps, next);
 }
 
 /* y from row `top` to `bottom` and from column `from` to `to` */
@@ -198,12 +263,12 @@ static void some_sums(const Multiplication *p, const Way *way, char *room, ix to
             for (ix row = top; row < bottom; row += WIDE) {
                 lay_left(&p->left, row, p->m, k, deep, left);
                 for (ix column = n; column < end; column += WIDE, now ^= 1) {
+                    const char *across = right + 2 * way->deep * (column - n);
                     Pending *next = both + !now;
-                    add_tiles(p, way->so_far, left, right + 2 * way->deep * (column - n),
-                              up(deep, DEEP) / DEEP, both + now, next);
                     next->row = row, next->column = column, next->done = 0;
                     next->count = bottom - row < WIDE ? bottom - row : WIDE;
                     next->first = part == 0, next->last = part == way->parts - 1;
+                    add(p, way, left, across, up(deep, DEEP) / DEEP, both + now, next);
                 }
             }
         }
@@ -218,12 +283,12 @@ static void all_sums(const Multiplication *p, const Way *way, ix threads) {
         const ix from = blocks * share / threads * WIDE, end = blocks * (share + 1) / threads * WIDE;
         const ix to = end < shared ? end : shared;
         char *room = way->room + share * way->bytes;
-        shape_tiles(ROWS);
+        if (way->tiles) shape();
         if (by_rows)
             some_sums(p, way, room, from, to, 0, p->n);
         else
             some_sums(p, way, room, 0, p->m, from, to);
-        _tile_release();
+        if (way->tiles) release();
     }
 }
 
@@ -237,10 +302,5 @@ int multiply(const Multiplication *p, ix threads) {
     if (beside) free(way.so_far);
     free(way.room);
     return failed;
-}
-#elif defined(__x86_64__) && defined(__GNUC__)
-int multiply(const Multiplication *p, ix threads) {
-    (void)p, (void)threads;
-    return 1;
 }
 #endif

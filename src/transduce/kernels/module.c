@@ -70,13 +70,11 @@ static void py_product_of(const ix *a) {
     product(&p, a[10]);
 }
 
-KERNEL(product, 11, AT_MOST(a[8], MOST_INPUTS, "too many inputs"), py_product_of(a))
+KERNEL(product, 11, NULL, py_product_of(a))
 KERNEL(lay_out, 6, NULL, lay_out(P(0), (int)a[1], P(2), P(3), a[4], a[5]))
-KERNEL(quantize, 6, NULL, quantize(P(0), (int)a[1], P(2), P(3), a[4], a[5]))
-KERNEL(rescale, 7, NULL, rescale(P(0), P(1), P(2), P(3), (int)a[4], a[5], a[6]))
 KERNEL(lstm_cell, 9, NULL,
        lstm_cell(P(0), P(1), (int)a[2], P(3), P(4), P(5), (int)a[6], a[7], a[8]))
-KERNEL(lstm_sequence, 11, AT_MOST(a[9], MOST_INPUTS, "too many inputs"),
+KERNEL(lstm_sequence, 11, NULL,
        lstm_sequence(P(0), P(1), P(2), (int)a[3], P(4), P(5), P(6), a[7], a[8], a[9], a[10]))
 KERNEL(bend, 3, NULL, bend(P(0), (int)a[1], a[2]))
 KERNEL(survey, 11, NULL,
@@ -103,31 +101,25 @@ static PyObject *py_survey_ruled(PyObject *self, PyObject *const *arguments, Py_
     Py_RETURN_NONE;
 }
 
-KERNEL(lstm_forward, 9, NULL,
-       lstm_forward(P(0), P(1), P(2), P(3), P(4), P(5), a[6], a[7], a[8]))
-KERNEL(lstm_backward, 11, NULL,
-       lstm_backward(P(0), P(1), P(2), P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
 static Layer layer_of(const ix *a) {
-    return (Layer){P(0), P(1), P(2), P(3), P(4), P(5), a[6], a[7], a[8], a[9]};
+    return (Layer){P(0), P(1), P(2), P(3), P(4), P(5), a[6], a[7], a[8]};
 }
 
 static void py_lstm_layer_of(const ix *a) {
     const Layer layer = layer_of(a);
-    lstm_layer(&layer, a[10]);
+    lstm_layer(&layer, a[9]);
 }
 
 static void py_lstm_layer_backward_of(const ix *a) {
     const Layer layer = layer_of(a);
-    const Gradients gradients = {P(10), P(11), P(12), P(13), P(14)};
-    lstm_layer_backward(&layer, &gradients, a[15]);
+    const Gradients gradients = {P(9), P(10), P(11), P(12), P(13)};
+    lstm_layer_backward(&layer, &gradients, a[14]);
 }
 
-KERNEL(lstm_layer, 11, AT_MOST(4 * a[9], MOST_INPUTS, "too many inputs"), py_lstm_layer_of(a))
-KERNEL(lstm_layer_backward, 16, AT_MOST(4 * a[9], MOST_INPUTS, "too many inputs"),
-       py_lstm_layer_backward_of(a))
+KERNEL(lstm_layer, 10, NULL, py_lstm_layer_of(a))
+KERNEL(lstm_layer_backward, 15, NULL, py_lstm_layer_backward_of(a))
 KERNEL(cross_entropy, 11, NULL,
        cross_entropy(P(0), (int)a[1], P(2), P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
-KERNEL(turn, 6, NULL, turn(P(0), (int)a[1], P(2), a[3], a[4], a[5]))
 KERNEL(add_by_index, 8, NULL,
        add_by_index(P(0), (int)a[1], P(2), P(3), a[4], a[5], a[6], a[7]))
 KERNEL(squares, 4, NULL, squares(P(0), P(1), a[2], a[3]))
@@ -178,11 +170,6 @@ static PyObject *py_multiply(PyObject *self, PyObject *const *arguments, Py_ssiz
     Py_RETURN_NONE;
 }
 
-static PyObject *tiles(PyObject *self, PyObject *unused) {
-    (void)self, (void)unused;
-    return PyBool_FromLong(tiles_supported());
-}
-
 #define FAST(function) ((PyCFunction)(void (*)(void))function)
 #endif
 
@@ -190,10 +177,7 @@ static PyMethodDef methods[] = {
     {"supported", supported, METH_NOARGS, "Whether this processor can run the others."},
 #ifdef VECTORS
     {"product", FAST(py_product), METH_FASTCALL, "See kernels.h."},
-    {"tiles", tiles, METH_NOARGS, "Whether many rows are multiplied by tiles."},
     {"lay_out", FAST(py_lay_out), METH_FASTCALL, "See kernels.h."},
-    {"quantize", FAST(py_quantize), METH_FASTCALL, "See kernels.h."},
-    {"rescale", FAST(py_rescale), METH_FASTCALL, "See kernels.h."},
     {"lstm_cell", FAST(py_lstm_cell), METH_FASTCALL, "See kernels.h."},
     {"bend", FAST(py_bend), METH_FASTCALL, "See kernels.h."},
     {"survey", FAST(py_survey), METH_FASTCALL, "See kernels.h."},
@@ -202,12 +186,9 @@ static PyMethodDef methods[] = {
     {"survey_ruled", FAST(py_survey_ruled), METH_FASTCALL, "See kernels.h."},
     {"copied_share", FAST(py_copied_share), METH_FASTCALL, "See kernels.h."},
     {"attend", FAST(py_attend), METH_FASTCALL, "See kernels.h."},
-    {"lstm_forward", FAST(py_lstm_forward), METH_FASTCALL, "See kernels.h."},
-    {"lstm_backward", FAST(py_lstm_backward), METH_FASTCALL, "See kernels.h."},
     {"lstm_layer", FAST(py_lstm_layer), METH_FASTCALL, "See kernels.h."},
     {"lstm_layer_backward", FAST(py_lstm_layer_backward), METH_FASTCALL, "See kernels.h."},
     {"cross_entropy", FAST(py_cross_entropy), METH_FASTCALL, "See kernels.h."},
-    {"turn", FAST(py_turn), METH_FASTCALL, "See kernels.h."},
     {"add_by_index", FAST(py_add_by_index), METH_FASTCALL, "See kernels.h."},
     {"squares", FAST(py_squares), METH_FASTCALL, "See kernels.h."},
     {"draw", FAST(py_draw), METH_FASTCALL, "See kernels.h."},

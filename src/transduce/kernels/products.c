@@ -1,7 +1,9 @@
-/* Products, most of them of few rows: reading the weights is the whole cost, so they are read once, in order.
+/* Products whose weights are laid out in the order in which they are read.
  *
- * Two blocks of 16 outputs are summed at a time for all rows: each lane is an output, so nothing is
- * added across lanes, and a row's inputs are broadcast from the first-level cache.
+ * Up to HIGH rows by two blocks of 16 outputs are summed at a time: each lane is an output, so nothing is
+ * added across lanes, and a row's inputs are broadcast from the first-level cache. With few rows reading the
+ * weights is the whole cost, so they are read once, in order; with many, two blocks stay at hand for all rows
+ * that do. A row's sum does not depend on how many rows there are.
  */
 #if defined(__x86_64__) && defined(__GNUC__)
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma")
@@ -9,9 +11,15 @@
 #include "simd.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define FEW_IN_8_BITS 4 /* rows for which vectors are as fast as tiles; in bf16 there are none */
+#define HIGH 12         /* rows summed together: their sums are as many as there are registers for */
+#define TOGETHER 256    /* rows that stay in the second-level cache while the weights pass by */
+#define AT_HAND (1 << 16) /* bytes of rows on the stack */
+#define BLOCK 64        /* bytes of a group of inputs of 16 outputs */
+#define SPREAD (1 << 22) /* weights times rows that are worth a second thread */
 
 #define ALWAYS static inline __attribute__((always_inline))
 
@@ -49,8 +57,6 @@ void lay_out(const void *weights, int kind, const long long *chosen, void *block
     }
 }
 
-/* ---------------------------------------------------------------------------------- 8 bits */
-
 /* the scale by which a row's numbers are at most 127 */
 static float scale_of(const void *x, int kind, ix inputs) {
     __m512 most = _mm512_setzero_ps();
@@ -77,121 +83,70 @@ void to_fours(const void *x, int kind, ix rows, ix inputs, ix stride, int8_t *wh
     }
 }
 
-void quantize(const void *x, int kind, uint8_t *whole, float *scale, ix rows, ix inputs) {
-    const __m512i middle = _mm512_set1_epi32(128);
-    for (ix r = 0; r < rows; r++) {
-        scale[r] = scale_of(at(x, kind, r * inputs), kind, inputs);
-        __m512 inverse = _mm512_set1_ps(1.0f / scale[r]);
-        for (ix i = 0; i < inputs; i += LANES) {
-            __mmask16 mask = lanes(inputs - i);
-            __m512 v = _mm512_mul_ps(load(x, kind, r * inputs + i, mask), inverse);
-            __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(v), middle);
-            _mm_mask_storeu_epi8(whole + r * inputs + i, mask, _mm512_cvtusepi32_epi8(q));
+/* ------------------------------------------------------------------------------------ sums */
+
+/* Rows of x as they are multiplied: in bf16, or in 8 bits with a scale and an excess (to_fours) each; `stride`
+ * bytes lie between them, filled up with zeros. */
+typedef struct {
+    char *numbers;
+    ix stride, groups;
+    float *scale;
+    int32_t *excess;
+} Rows;
+
+/* A group of x times those of 16 outputs. In assembly, since GCC copies sums back and forth otherwise. */
+ALWAYS __m512i add_group(__m512i sum, __m512i weights, __m512i group, const int eight_bits) {
+    if (eight_bits)
+        __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(group));
+    else
+        __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(group));
+    return sum;
+}
+
+/* `high` rows from r on by two blocks of outputs from n on; `ahead`: the next two are asked for */
+ALWAYS void sum_some(const Product *p, const Rows *x, ix r, ix n, const ix high, const int ahead,
+                     const int eight_bits) {
+    const char *first = (const char *)p->weights + n / LANES * x->groups * BLOCK;
+    const char *second = first + x->groups * BLOCK, *row = x->numbers + r * x->stride;
+    __m512i sums[HIGH][2];
+    for (ix i = 0; i < high; i++) sums[i][0] = sums[i][1] = _mm512_setzero_si512();
+    for (ix g = 0; g < x->groups; g++) {
+        const __m512i w0 = _mm512_loadu_si512(first + g * BLOCK);
+        const __m512i w1 = _mm512_loadu_si512(second + g * BLOCK);
+        if (ahead) {
+            _mm_prefetch(second + (g + x->groups) * BLOCK, _MM_HINT_T0);
+            _mm_prefetch(second + (g + 2 * x->groups) * BLOCK, _MM_HINT_T0);
+        }
+        for (ix i = 0; i < high; i++) {
+            int32_t group;
+            memcpy(&group, row + i * x->stride + g * 4, 4);
+            const __m512i v = _mm512_set1_epi32(group);
+            sums[i][0] = add_group(sums[i][0], w0, v, eight_bits);
+            sums[i][1] = add_group(sums[i][1], w1, v, eight_bits);
         }
     }
-}
-
-void rescale(const float *product, const float *scale, const float *bias, void *y, int kind, ix rows,
-             ix outputs) {
-    for (ix r = 0; r < rows; r++)
-        for (ix n = 0; n < outputs; n += LANES) {
-            __m512 sums = _mm512_maskz_loadu_ps(lanes(outputs - n), product + r * outputs + n);
-            finish(sums, scale[r], NULL, bias, y, kind, r, n, outputs);
-        }
-}
-
-ALWAYS void sum_int8(const uint8_t *weights, const int8_t *x, ix stride, ix fours, const ix rows,
-                     __m512i sums[2][MOST_ROWS]) {
-    const uint8_t *second = weights + fours * 64;
-    for (ix r = 0; r < rows; r++) sums[0][r] = sums[1][r] = _mm512_setzero_si512();
-    for (ix k = 0; k < fours; k++) {
-        __m512i w0 = _mm512_loadu_si512(weights + k * 64);
-        __m512i w1 = _mm512_loadu_si512(second + k * 64);
-        _mm_prefetch((const char *)(second + (k + fours) * 64), _MM_HINT_T0);
-        _mm_prefetch((const char *)(second + (k + 2 * fours) * 64), _MM_HINT_T0);
-        for (ix r = 0; r < rows; r++) {
-            int32_t four;
-            memcpy(&four, x + r * stride + k * 4, 4);
-            __m512i v = _mm512_set1_epi32(four);
-            sums[0][r] = _mm512_dpbusd_epi32(sums[0][r], w0, v);
-            sums[1][r] = _mm512_dpbusd_epi32(sums[1][r], w1, v);
-        }
-    }
-}
-
-ALWAYS void rows_int8(const uint8_t *weights, const float *scales, const float *bias, const void *x,
-                      int x_kind, void *y, int y_kind, const ix rows, ix inputs, ix outputs) {
-    ix fours = (inputs + 3) / 4, stride = (fours * 4 + LANES - 1) / LANES * LANES;
-    int8_t whole[MOST_ROWS * (MOST_INPUTS + LANES)];
-    float scale[MOST_ROWS];
-    int32_t excess[MOST_ROWS];
-    to_fours(x, x_kind, rows, inputs, stride, whole, scale, excess);
-    for (ix n = 0; n < outputs; n += 2 * LANES) {
-        __m512i sums[2][MOST_ROWS];
-        sum_int8(weights + n * fours * 4, whole, stride, fours, rows, sums);
-        for (ix r = 0; r < rows; r++)
-            for (int half = 0; half < 2; half++) {
-                if (n + half * LANES >= outputs) continue;
-                __m512i s = _mm512_sub_epi32(sums[half][r], _mm512_set1_epi32(excess[r]));
-                finish(_mm512_cvtepi32_ps(s), scale[r], scales, bias, y, y_kind, r,
-                       n + half * LANES, outputs);
+    for (ix i = 0; i < high; i++)
+        for (int half = 0; half < 2; half++) {
+            const ix output = n + half * LANES;
+            if (output >= p->outputs) continue;
+            __m512 sum = _mm512_castsi512_ps(sums[i][half]);
+            if (eight_bits) {
+                const __m512i excess = _mm512_set1_epi32(x->excess[r + i]);
+                sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[i][half], excess));
             }
-    }
-}
-
-/* ------------------------------------------------------------------------------------ bf16 */
-
-ALWAYS void sum_bf16(const uint16_t *weights, const uint16_t *x, ix stride, ix pairs, const ix rows,
-                     __m512 sums[2][MOST_ROWS]) {
-    const uint16_t *second = weights + pairs * 32;
-    for (ix r = 0; r < rows; r++) sums[0][r] = sums[1][r] = _mm512_setzero_ps();
-    for (ix k = 0; k < pairs; k++) {
-        __m512bh w0 = (__m512bh)_mm512_loadu_si512(weights + k * 32);
-        __m512bh w1 = (__m512bh)_mm512_loadu_si512(second + k * 32);
-        _mm_prefetch((const char *)(second + (k + pairs) * 32), _MM_HINT_T0);
-        _mm_prefetch((const char *)(second + (k + 2 * pairs) * 32), _MM_HINT_T0);
-        for (ix r = 0; r < rows; r++) {
-            int32_t pair;
-            memcpy(&pair, x + r * stride + k * 2, 4);
-            __m512bh v = (__m512bh)_mm512_set1_epi32(pair);
-            sums[0][r] = _mm512_dpbf16_ps(sums[0][r], w0, v);
-            sums[1][r] = _mm512_dpbf16_ps(sums[1][r], w1, v);
+            finish(sum, eight_bits ? x->scale[r + i] : 1.0f, p->scales, p->bias, p->y, p->y_kind, r + i,
+                   output, p->outputs);
         }
-    }
-}
-
-ALWAYS void rows_bf16(const uint16_t *weights, const float *bias, const void *x, int x_kind, void *y,
-                      int y_kind, const ix rows, ix inputs, ix outputs) {
-    ix pairs = (inputs + 1) / 2, stride = (pairs * 2 + LANES - 1) / LANES * LANES;
-    uint16_t rounded[MOST_ROWS * (MOST_INPUTS + LANES)];
-    for (ix r = 0; r < rows; r++)
-        for (ix i = 0; i < stride; i += LANES) {
-            ix left = inputs - i;
-            __m512 v = load(x, x_kind, r * inputs + i, left > 0 ? lanes(left) : 0);
-            store(rounded, BFLOAT16, r * stride + i, 0xFFFF, v);
-        }
-    for (ix n = 0; n < outputs; n += 2 * LANES) {
-        __m512 sums[2][MOST_ROWS];
-        sum_bf16(weights + n * pairs * 2, rounded, stride, pairs, rows, sums);
-        for (ix r = 0; r < rows; r++)
-            for (int half = 0; half < 2; half++)
-                if (n + half * LANES < outputs)
-                    finish(sums[half][r], 1.0f, NULL, bias, y, y_kind, r, n + half * LANES, outputs);
-    }
 }
 
 /* A number of rows known when compiling keeps the sums in registers. */
-#define ROWS(count)                                                                              \
-    case count:                                                                                  \
-        if (scales)                                                                              \
-            rows_int8(weights, scales, bias, x, x_kind, y, y_kind, count, inputs, outputs);      \
-        else                                                                                     \
-            rows_bf16(weights, bias, x, x_kind, y, y_kind, count, inputs, outputs);              \
+#define ROWS(count)                                                \
+    case count:                                                    \
+        sum_some(p, x, r, n, count, ahead, eight_bits);            \
         return
 
-static void together(const void *weights, const float *scales, const float *bias, const void *x,
-                     int x_kind, void *y, int y_kind, ix rows, ix inputs, ix outputs) {
-    switch (rows) {
+ALWAYS void sum_rows(const Product *p, const Rows *x, ix r, ix n, ix high, int ahead, const int eight_bits) {
+    switch (high) {
         ROWS(1);
         ROWS(2);
         ROWS(3);
@@ -200,22 +155,79 @@ static void together(const void *weights, const float *scales, const float *bias
         ROWS(6);
         ROWS(7);
         ROWS(8);
+        ROWS(9);
+        ROWS(10);
+        ROWS(11);
+        ROWS(12);
     }
 }
 
-void few_rows(const void *weights, const float *scales, const float *bias, const void *x, int x_kind,
-              void *y, int y_kind, ix rows, ix inputs, ix outputs) {
-    for (ix r = 0; r < rows; r += MOST_ROWS) {
-        ix count = rows - r < MOST_ROWS ? rows - r : MOST_ROWS;
-        together(weights, scales, bias, at(x, x_kind, r * inputs), x_kind,
-                 (void *)at(y, y_kind, r * outputs), y_kind, count, inputs, outputs);
+/* outputs of `first` to `last` pairs of blocks, of all rows */
+ALWAYS void some_outputs(const Product *p, const Rows *x, ix first, ix last, const int eight_bits) {
+    for (ix from = 0; from < p->rows; from += TOGETHER) {
+        const ix to = from + TOGETHER < p->rows ? from + TOGETHER : p->rows;
+        const ix parts = (to - from + HIGH - 1) / HIGH; /* of about the same height */
+        for (ix n = first; n < last; n++)
+            for (ix part = 0; part < parts; part++) {
+                const ix r = from + (to - from) * part / parts, end = from + (to - from) * (part + 1) / parts;
+                sum_rows(p, x, r, n * 2 * LANES, end - r, part == parts - 1, eight_bits);
+            }
     }
+}
+
+static void some_in_8_bits(const Product *p, const Rows *x, ix first, ix last) {
+    some_outputs(p, x, first, last, 1);
+}
+
+static void some_in_bf16(const Product *p, const Rows *x, ix first, ix last) {
+    some_outputs(p, x, first, last, 0);
+}
+
+static void prepare(const Product *p, const Rows *x) {
+    if (p->scales) {
+        to_fours(p->x, p->x_kind, p->rows, p->inputs, x->stride, (int8_t *)x->numbers, x->scale, x->excess);
+        return;
+    }
+    for (ix r = 0; r < p->rows; r++)
+        for (ix i = 0; i < x->stride / 2; i += LANES) {
+            const ix left = p->inputs - i;
+            const __m512 v = load(p->x, p->x_kind, r * p->inputs + i, left > 0 ? lanes(left) : 0);
+            store(x->numbers + r * x->stride, BFLOAT16, i, 0xFFFF, v);
+        }
+}
+
+void by_vectors(const Product *p, ix threads) {
+    _Alignas(64) char here[AT_HAND];
+    const ix bytes = p->inputs * (p->scales ? 1 : 2);
+    /* an odd number of lines of the cache, so that rows are in different sets of it */
+    const ix stride = ((bytes + 63) / 64 | 1) * 64, whole = p->rows * (stride + 8);
+    char *room = whole <= AT_HAND ? here : aligned_alloc(64, (size_t)((whole + 63) / 64 * 64));
+    if (!room && p->rows > 1) { /* some after the others need less */
+        const ix some = p->rows / 2;
+        Product low = *p, high = *p;
+        low.rows = some, high.rows = p->rows - some;
+        high.x = at(p->x, p->x_kind, some * p->inputs);
+        high.y = (void *)at(p->y, p->y_kind, some * p->outputs);
+        by_vectors(&low, threads);
+        by_vectors(&high, threads);
+        return;
+    }
+    Rows x = {room, stride, (bytes + 3) / 4, (float *)(room + p->rows * stride), NULL};
+    x.excess = (int32_t *)(x.scale + p->rows);
+    prepare(p, &x);
+    const ix blocks = (p->outputs + 2 * LANES - 1) / (2 * LANES);
+    if (p->rows * p->inputs * p->outputs < SPREAD) threads = 1;
+    _Pragma("omp parallel for num_threads((int)threads) schedule(static, 1) if (threads > 1)")
+    for (ix part = 0; part < threads; part++) {
+        const ix from = blocks * part / threads, to = blocks * (part + 1) / threads;
+        (p->scales ? some_in_8_bits : some_in_bf16)(p, &x, from, to);
+    }
+    if (room != here) free(room);
 }
 
 void product(const Product *p, ix threads) {
-    if (p->rows > (p->scales ? FEW_IN_8_BITS : 0) && tiles_supported() && many_rows(p, threads) == 0) return;
-    few_rows(p->weights, p->scales, p->bias, p->x, p->x_kind, p->y, p->y_kind, p->rows, p->inputs,
-             p->outputs);
+    if (p->rows > (p->scales ? FEW_IN_8_BITS : 0) && tiles_supported() && by_tiles(p, threads) == 0) return;
+    by_vectors(p, threads);
 }
 
 void lstm_sequence(const void *weights, const float *scales, const void *inputs, int kind,

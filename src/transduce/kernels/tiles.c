@@ -1,6 +1,6 @@
 /* Products on processors that multiply tiles of 16 rows by 64 bytes (AMX).
  *
- * Weights are laid out as for few_rows, since that is how a tile of weights is read, too: a line of 64
+ * Weights are laid out as for vectors, since that is how a tile of weights is read, too: a line of 64
  * bytes is one group of inputs (a pair in bf16, a four in 8 bits) of 16 outputs. Two tiles of rows by two
  * tiles of outputs are summed at a time: four products for four tiles that are read. A row's sum does
  * not depend on how many rows there are. Inputs that do not fill a line are zeros in x, which the
@@ -28,6 +28,8 @@ static int asked = -1;
 
 static int ask(void) {
     unsigned a, b, c, d;
+    const char *wish = getenv("TRANSDUCE_TILES");
+    if (wish && !strcmp(wish, "0")) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
     const int there = (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1); /* bf16, tile, int8 */
     return there && syscall(SYS_arch_prctl, ASK_PERMISSION, TILE_DATA) == 0;
@@ -65,7 +67,7 @@ ALWAYS __m512 from_sums(const Product *p, const Rows *x, __m512 sum, ix row, ix 
                         const int eight_bits) {
     const __m512 added = p->bias ? _mm512_maskz_loadu_ps(mask, p->bias + output) : _mm512_setzero_ps();
     if (!eight_bits) return _mm512_add_ps(sum, added);
-    /* in the order of few_rows, to the bit */
+    /* in the order of by_vectors, to the bit */
     const __m512i excess = _mm512_set1_epi32(x->excess[row]);
     sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(sum), excess));
     sum = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(mask, p->scales + output));
@@ -170,7 +172,7 @@ static void prepare(const Product *p, const Rows *x, ix whole, ix height) {
     }
 }
 
-int many_rows(const Product *p, ix threads) {
+int by_tiles(const Product *p, ix threads) {
     const ix bytes = p->inputs * (p->scales ? 1 : 2), stride = (bytes + LINE - 1) / LINE * LINE;
     const ix whole = (p->rows + ROWS - 1) / ROWS * ROWS, height = p->rows < ROWS ? p->rows : ROWS;
     Rows x = {aligned_alloc(LINE, (size_t)(whole * (stride + LINE) + stride)), stride * ROWS, NULL, NULL};
@@ -196,7 +198,7 @@ int many_rows(const Product *p, ix threads) {
 #elif defined(__x86_64__) && defined(__GNUC__)
 int tiles_supported(void) { return 0; }
 
-int many_rows(const Product *product, ix threads) {
+int by_tiles(const Product *product, ix threads) {
     (void)product, (void)threads;
     return -1;
 }

@@ -1,7 +1,7 @@
 /* Tiles of 16 rows by 64 bytes (AMX), eight of them, for what multiplies them.
  *
- * Everything that includes this is compiled for processors that have them, and called on no others
- * (`tiles_supported`).
+ * What multiplies them is called on no processors but those that have them (`tiles_supported`); how numbers lie
+ * in them is a good order for vectors, too.
  */
 #ifndef TRANSDUCE_TILES_H
 #define TRANSDUCE_TILES_H
@@ -20,6 +20,9 @@ typedef struct {
     uint8_t rows[16];
 } Shapes;
 
+#ifdef TILES
+#pragma GCC push_options
+#pragma GCC target("amx-tile")
 /* Tiles of 16 rows; the first ones of sums and rows of x have `height`, and their products take less time. */
 ALWAYS void shape_tiles(ix height) {
     Shapes shapes = {.palette = 1};
@@ -30,6 +33,8 @@ ALWAYS void shape_tiles(ix height) {
     __asm__ volatile("" : : "r"(&shapes) : "memory");
     _tile_loadconfig(&shapes);
 }
+#pragma GCC pop_options
+#endif
 
 /* Two times 16 numbers side by side, of which there are `left`; in bf16 they fill a line of the cache. */
 ALWAYS void store_two(void *to, int kind, ix index, ix left, __m512 low, __m512 high) {

@@ -24,7 +24,9 @@
 
 /* ------------------------------------------------------------------------------ recurrent layer */
 
-void lstm_forward(void *gates, const void *recurrent, const float *bias, const float *before,
+/* A step: gates (rows, 4 x size) in bf16, input, forget, cell and output, hold what the input says and are
+ * replaced by what they become once `recurrent` (what the hidden state says) and bias are added. */
+static void lstm_forward(void *gates, const void *recurrent, const float *bias, const float *before,
                   float *cell, void *hidden, ix rows, ix size, ix threads) {
     SHARED(rows, threads, {
         for (ix r = from; r < to; r++)
@@ -45,7 +47,10 @@ void lstm_forward(void *gates, const void *recurrent, const float *bias, const f
     })
 }
 
-void lstm_backward(const void *gates, const float *before, const float *cell, const void *output,
+/* The other way, from the gradients by the output and, from the step after, by the hidden state (both bf16) and the
+ * cell (replaced by that for the step before): by the gates (bf16), and added up over rows into grad_bias
+ * (threads, 4 x size). */
+static void lstm_backward(const void *gates, const float *before, const float *cell, const void *output,
                    const void *recurrent, float *grad_cell, void *grad_gates, float *grad_bias,
                    ix rows, ix size, ix threads) {
     SHARED(rows, threads, {
@@ -81,23 +86,23 @@ void lstm_backward(const void *gates, const float *before, const float *cell, co
 static void *half(const void *numbers, ix index) { return (void *)at(numbers, BFLOAT16, index); }
 
 void lstm_layer(const Layer *l, ix threads) {
-    const ix row = l->wide * l->size, cell = l->rows * l->size;
+    const ix row = l->rows * l->size;
     for (ix t = 0; t < l->positions; t++) {
         const Product p = {l->weights, NULL,     NULL,    half(l->hidden, t * row), l->room,
                            BFLOAT16,   BFLOAT16, l->rows, l->size,                  4 * l->size};
         product(&p, threads);
-        float *before = l->cells + t * cell;
-        lstm_forward(half(l->gates, t * 4 * row), l->room, l->bias, before, before + cell,
+        float *before = l->cells + t * row;
+        lstm_forward(half(l->gates, t * 4 * row), l->room, l->bias, before, before + row,
                      half(l->hidden, (t + 1) * row), l->rows, l->size, threads);
     }
 }
 
 void lstm_layer_backward(const Layer *l, const Gradients *g, ix threads) {
-    const ix row = l->wide * l->size, cell = l->rows * l->size;
+    const ix row = l->rows * l->size;
     for (ix t = l->positions - 1; t >= 0; t--) {
         void *grad_gates = half(g->grad_gates, t * 4 * row);
-        const float *before = l->cells + t * cell;
-        lstm_backward(half(l->gates, t * 4 * row), before, before + cell, half(g->outputs, t * cell),
+        const float *before = l->cells + t * row;
+        lstm_backward(half(l->gates, t * 4 * row), before, before + row, half(g->outputs, t * row),
                       g->recurrent, g->grad_cell, grad_gates, g->grad_bias, l->rows, l->size, threads);
         const Product p = {l->weights, NULL,     NULL,    grad_gates,  g->recurrent,
                            BFLOAT16,   BFLOAT16, l->rows, 4 * l->size, l->size};
@@ -154,23 +159,6 @@ void cross_entropy(void *logits, int kind, const float *bias, const long long *t
 }
 
 /* -------------------------------------------------------------------------------------- smaller */
-
-void turn(const void *x, int kind, float *y, ix rows, ix columns, ix threads) {
-    const ix blocks = (columns + LANES - 1) / LANES;
-    SHARED(blocks, threads, {
-        for (ix block = from; block < to; block++)
-            for (ix r = 0; r < rows; r += LANES) {
-                const ix c = block * LANES, high = rows - r, wide = columns - c;
-                __m512 square[LANES];
-                for (ix i = 0; i < LANES; i++)
-                    square[i] = i < high ? load(x, kind, (r + i) * columns + c, lanes(wide))
-                                         : _mm512_setzero_ps();
-                turn_square(square);
-                for (ix i = 0; i < LANES && i < wide; i++)
-                    store(y, FLOAT32, (c + i) * rows + r, lanes(high), square[i]);
-            }
-    })
-}
 
 void add_by_index(const void *x, int kind, const long long *index, float *y, ix count, ix size, ix rows,
                   ix threads) {

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from transduce.kernels import KINDS, Blocked, available, compiled, tiles
+from transduce.kernels import KINDS, Blocked, available, compiled
 
 
 def trains(x: Tensor) -> bool:
@@ -26,58 +26,20 @@ def trains(x: Tensor) -> bool:
     )
 
 
-def lstm_forward(
-    gates: Tensor, recurrent: Tensor, bias: Tensor, before: Tensor, cell: Tensor, hidden: Tensor
-) -> None:
-    """A step: fills cell (N, D) float32 and hidden (N, D) bfloat16.
-
-    gates (N, 4 D) bfloat16: what the input says to input gate, forget gate, candidate and output
-    gate; replaced by what they are once recurrent (N, 4 D) bfloat16 and bias (4 D,) float32 are
-    added. before (N, D) float32: the cell before.
-    """
-    rows, size = cell.shape
-    compiled.lstm_forward(
-        gates.data_ptr(), recurrent.data_ptr(), bias.data_ptr(), before.data_ptr(), cell.data_ptr(),
-        hidden.data_ptr(), rows, size, torch.get_num_threads(),
-    )  # fmt: skip
-
-
-def lstm_backward(
-    gates: Tensor,
-    cells: tuple[Tensor, Tensor],
-    output: Tensor,
-    recurrent: Tensor,
-    grad_cell: Tensor,
-    grad_gates: Tensor,
-    grad_bias: Tensor,
-) -> None:
-    """The gradients of a step: fills grad_gates (N, 4 D) bfloat16.
-
-    gates: as `lstm_forward` left them; cells: before and after the step. output, recurrent (N, D)
-    bfloat16: gradients by the hidden state as output and as what the step after saw; grad_cell (N,
-    D) float32: by the cell after the step, replaced by that before it. Sums over rows are added to
-    grad_bias (threads, 4 D) float32.
-    """
-    rows, size = grad_cell.shape
-    compiled.lstm_backward(
-        gates.data_ptr(), cells[0].data_ptr(), cells[1].data_ptr(), output.data_ptr(),
-        recurrent.data_ptr(), grad_cell.data_ptr(), grad_gates.data_ptr(), grad_bias.data_ptr(),
-        rows, size, len(grad_bias),
-    )  # fmt: skip
-
-
 def lstm_layer(
     weights: Blocked, gates: Tensor, bias: Tensor, cells: Tensor, hidden: Tensor
 ) -> None:
-    """`lstm_forward` at all positions in turn, with the products of the hidden state between.
+    """The states of an LSTM layer at all positions in turn, for N sentences.
 
-    gates (T, M, 4 D) and hidden (T + 1, M, D) bfloat16, cells (T + 1, N, D) float32, of which
-    position 0 of the last two is given; N rows of M count. weights: (4 D, D).
+    gates (T, N, 4 D) bfloat16: what the inputs say to input gate, forget gate, candidate and output
+    gate; replaced by what they are once what the hidden state says, by weights (4 D, D), and bias
+    (4 D,) float32 are added. hidden (T + 1, N, D) bfloat16 and cells (T + 1, N, D) float32, of
+    which position 0 is given, are filled.
     """
     room = torch.empty(cells.shape[1], gates.shape[2], dtype=gates.dtype)
     compiled.lstm_layer(
         weights.addresses[0], gates.data_ptr(), hidden.data_ptr(), room.data_ptr(), bias.data_ptr(),
-        cells.data_ptr(), *_sizes(gates, cells), torch.get_num_threads(),
+        cells.data_ptr(), len(gates), *cells.shape[1:], torch.get_num_threads(),
     )  # fmt: skip
 
 
@@ -91,22 +53,18 @@ def lstm_layer_backward(
     grad_gates: Tensor,
     grad_bias: Tensor,
 ) -> None:
-    """`lstm_backward` at all positions, the last first, with the products between.
+    """The gradients of `lstm_layer`, the last position first: fills grad_gates (T, N, 4 D).
 
     gates, cells: as `lstm_layer` left them. outputs (T, N, D) bfloat16: gradients by the outputs.
-    recurrent (N, D) bfloat16, zeros, becomes the gradient by the first hidden state; grad_cell that
-    by the first cell. weights: (D, 4 D), those of the layer transposed.
+    recurrent (N, D) bfloat16, zeros, becomes the gradient by the first hidden state; grad_cell (N,
+    D) float32, by the last cell, becomes that by the first. Sums over rows are added to grad_bias
+    (threads, 4 D) float32. weights: (D, 4 D), those of the layer transposed.
     """
     compiled.lstm_layer_backward(
-        weights.addresses[0], gates.data_ptr(), 0, 0, 0, cells.data_ptr(), *_sizes(gates, cells),
-        outputs.data_ptr(), recurrent.data_ptr(), grad_gates.data_ptr(), grad_cell.data_ptr(),
-        grad_bias.data_ptr(), len(grad_bias),
+        weights.addresses[0], gates.data_ptr(), 0, 0, 0, cells.data_ptr(), len(gates),
+        *cells.shape[1:], outputs.data_ptr(), recurrent.data_ptr(), grad_gates.data_ptr(),
+        grad_cell.data_ptr(), grad_bias.data_ptr(), len(grad_bias),
     )  # fmt: skip
-
-
-def _sizes(gates: Tensor, cells: Tensor) -> tuple[int, ...]:
-    """Positions, rows of a position, those that count, and the layer's size."""
-    return len(gates), gates.shape[1], *cells.shape[1:]
 
 
 def cross_entropy(
@@ -132,14 +90,10 @@ def cross_entropy(
 
 
 def product(left: Tensor, right: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Fills y (M, N) with left (M, K) right (K, N) + bias (N,), left and right bfloat16.
+    """Fills y (M, N), bfloat16 or float32, with left (M, K) right (K, N) + bias (N,).
 
-    By tiles where the processor has them, with y in bfloat16 or float32; else by torch, which wants
-    it in bfloat16. Left and right may be transposed views, and K is at least 1.
+    Left and right are bfloat16 and may be transposed views; K is at least 1.
     """
-    if not tiles():
-        torch.mm(left, right, out=y)
-        return y if bias is None else y.add_(bias)
     bias = None if bias is None else bias.detach().float().contiguous()
     compiled.multiply(
         *_in_memory(left), *_in_memory(right), 0 if bias is None else bias.data_ptr(),
@@ -156,21 +110,8 @@ def _in_memory(x: Tensor) -> tuple[int, int, int]:
 
 def weight_gradient(grads: Tensor, inputs: Tensor) -> Tensor:
     """grads^T inputs, (N, O) and (N, I) bfloat16 -> (O, I) float32."""
-    if tiles() and len(grads):
-        return product(grads.t(), inputs, torch.empty(grads.shape[1], inputs.shape[1]))
-    # By way of inputs^T grads: oneDNN wants its left side row by row, and inputs are the fewer
-    # numbers to lay out anew, so this takes half the time.
-    return turned(inputs.t().contiguous() @ grads)
-
-
-def turned(x: Tensor) -> Tensor:
-    """x (N, M) -> (M, N) float32, contiguous."""
-    rows, columns = x.shape
-    y = torch.empty(columns, rows)
-    compiled.turn(
-        x.data_ptr(), KINDS[x.dtype], y.data_ptr(), rows, columns, torch.get_num_threads()
-    )
-    return y
+    shape = grads.shape[1], inputs.shape[1]
+    return product(grads.t(), inputs, torch.empty(shape)) if len(grads) else torch.zeros(shape)
 
 
 def drop(x: Tensor, drawn: Tensor, threshold: int) -> Tensor:

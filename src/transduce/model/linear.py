@@ -1,4 +1,4 @@
-"""Linear layers, whose products in training are ours where the processor has tiles."""
+"""Linear layers, whose products in training on a CPU in bf16 are the kernels'."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from transduce.kernels import tiles
 from transduce.kernels.training import product, trains, weight_gradient
 
 BF16 = torch.bfloat16
@@ -25,13 +24,13 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         many = x.numel() >= MANY * self.in_features
-        if many and torch.is_grad_enabled() and trains(x) and tiles():
-            y: Tensor = LinearByTiles.apply(x, self.weight, self.bias)
+        if many and torch.is_grad_enabled() and trains(x):
+            y: Tensor = LinearByKernels.apply(x, self.weight, self.bias)
             return y
         return super().forward(x)
 
 
-class LinearByTiles(torch.autograd.Function):
+class LinearByKernels(torch.autograd.Function):
     """x (..., I), weight (O, I), bias (O,) or None -> (..., O) bfloat16."""
 
     @staticmethod

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from transduce.kernels.training import cross_entropy, product, trains, weight_gradient
 from transduce.model.consistency import ConsistentCrossEntropy
-from transduce.model.lstm import rows_for
 from transduce.model.picking import TINY, add, pick, places
 
 CHUNK = 2048  # rows of logits alive at a time; larger costs cache, smaller costs calls
@@ -106,9 +105,7 @@ class LinearCrossEntropy(torch.autograd.Function):
 def _one_pass(given: Rows, room: Room) -> Found:
     """With the kernel, where the gradient takes the place of the logits: twice as many rows."""
     values, weight, bias, targets, smoothing = given
-    count, words = len(values), weight.to(torch.bfloat16)
-    rows = words.new_empty(rows_for(count), values.shape[1])
-    rows[:count], rows[count:] = values, 0
+    rows, words = values.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16)
     grad_values, grad_weight = torch.empty_like(rows), None
     loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
     for start in range(0, len(rows), 2 * CHUNK):
@@ -116,14 +113,13 @@ def _one_pass(given: Rows, room: Room) -> Found:
         grad = room.take(len(rows[part]), len(words))
         product(rows[part], words.t(), grad)
         found = cross_entropy(grad, bias, targets[part], smoothing)
-        grad[len(targets[part]) :] = 0
         loss, nll, grad_bias = loss + found[0].sum(), nll + found[1].sum(), grad_bias + found[2]
         product(grad, words, grad_values[part])
         of_part = weight_gradient(grad, rows[part])
         grad_weight = of_part if grad_weight is None else grad_weight.add_(of_part)
     if grad_weight is None:
         grad_weight = torch.zeros(weight.shape)
-    return loss, nll, (grad_values[:count], grad_weight, grad_bias)
+    return loss, nll, (grad_values, grad_weight, grad_bias)
 
 
 def _in_chunks(given: Rows, with_grad: bool) -> Found:

@@ -1,21 +1,18 @@
 """Linear layers in their inference form: weights laid out once, in the precision asked for.
 
-Few rows, and many where the processor has tiles, are multiplied by the kernels; other products are
-oneDNN's.
+Where there are kernels, products in bf16 and 8 bits are theirs; others are oneDNN's.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import threading
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-from transduce import kernels
-from transduce.kernels import Blocked, most_rows
+from transduce.kernels import Blocked
 
 ROWS = 64  # for how many rows oneDNN chooses the layout of packed weights
 MIDDLE = 128  # of unsigned activations: what stands for zero
@@ -44,11 +41,11 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 class LaidOut(ABC):
-    """Weights that are laid out when they are first needed, for the kernels or for oneDNN.
+    """Weights that are laid out when they are first needed: for the kernels, or for oneDNN where
+    these have no product.
 
-    They are kept in their own order until both is done; for ever where `parted` says that parts of
-    them will be asked for. `most`: for how many numbers the kernels are the faster. A part has the
-    weights of the whole, and `chosen` outputs (U,) int64.
+    Their own order is kept for ever where `parted` says that parts of them will be asked for. A
+    part has the weights of the whole, and `chosen` outputs (U,) int64.
     """
 
     dtype: torch.dtype
@@ -58,54 +55,45 @@ class LaidOut(ABC):
         self.inputs = weight.shape[1]
         self.weight: Tensor | None = weight
         self.chosen = chosen
-        self.blocked: Blocked | None = None
-        self.many: Tensor | None = None
         self.parted = False
-        able = kernel and Blocked.fits(self.inputs)
-        self.most = (
-            most_rows(weight.dtype, self.outputs * self.inputs) * self.inputs if able else -1
-        )
+        self.kernel = kernel and Blocked.fits(self.inputs)
+        self.laid_out: Blocked | Tensor | None = None
 
     def for_kernels(self) -> Blocked | None:
         """The weights laid out for the kernels; None where these have no product."""
-        return None if self.most < 0 else self.blocked or self._lay_out_blocks()
+        laid_out = self._lay_out() if self.laid_out is None else self.laid_out
+        return laid_out if isinstance(laid_out, Blocked) else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        if x.numel() <= self.most:
-            return (self.blocked or self._lay_out_blocks())(x, self.dtype)
-        return self._of_many(x)
+        laid_out = self._lay_out() if self.laid_out is None else self.laid_out
+        if isinstance(laid_out, Blocked):
+            return laid_out(x, self.dtype)
+        return self._by_torch(x, laid_out)
 
     @abstractmethod
-    def _of_many(self, x: Tensor) -> Tensor:
-        """The product by oneDNN."""
+    def _by_torch(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The product with weights from `_for_torch`."""
 
     @abstractmethod
     def _blocks(self, weight: Tensor) -> Blocked:
         """The weights as kernels read them."""
 
     @abstractmethod
-    def _for_many(self, weight: Tensor) -> Tensor:
+    def _for_torch(self, weight: Tensor) -> Tensor:
         """The weights as oneDNN reads them."""
 
-    def _lay_out_blocks(self) -> Blocked:
+    def _lay_out(self) -> Blocked | Tensor:
         with _LAYING_OUT:
-            if self.blocked is None:
+            if self.laid_out is None:
                 assert self.weight is not None
-                self.blocked = self._blocks(self.weight)
-                done = self.many is not None or self.most == math.inf
-                self.weight = self.weight if self.parted or not done else None
-            return self.blocked
-
-    def _lay_out_many(self) -> Tensor:
-        with _LAYING_OUT:
-            if self.many is None:
-                assert self.weight is not None
-                own = self.weight if self.chosen is None else self.weight[self.chosen]
-                self.many = self._for_many(own)
-                wanted = self.parted or (self.blocked is None and self.most > 0)
-                self.weight = self.weight if wanted else None
-            return self.many
+                if self.kernel:
+                    self.laid_out = self._blocks(self.weight)
+                else:
+                    own = self.weight if self.chosen is None else self.weight[self.chosen]
+                    self.laid_out = self._for_torch(own)
+                self.weight = self.weight if self.parted else None
+            return self.laid_out
 
 
 class PackedLinear(LaidOut):
@@ -128,17 +116,16 @@ class PackedLinear(LaidOut):
         some._keep(self.weight, outputs, kernel=self._kernel)
         return some
 
-    def _of_many(self, x: Tensor) -> Tensor:
+    def _by_torch(self, x: Tensor, weight: Tensor) -> Tensor:
         x = x.to(self.dtype)
-        many = self._lay_out_many() if self.many is None else self.many
         if not self.packed:
-            return nn.functional.linear(x, many, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, many, self.bias, "none", [], "")
+            return nn.functional.linear(x, weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(x, weight, self.bias, "none", [], "")
 
     def _blocks(self, weight: Tensor) -> Blocked:
         return Blocked(weight, self.bias, None, self.chosen)
 
-    def _for_many(self, weight: Tensor) -> Tensor:
+    def _for_torch(self, weight: Tensor) -> Tensor:
         return torch.ops.mkldnn._reorder_linear_weight(weight, ROWS) if self.packed else weight
 
 
@@ -167,28 +154,21 @@ class RowQuantized(LaidOut):
         some._keep(self.weight, outputs, kernel=True)
         return some
 
-    def _of_many(self, x: Tensor) -> Tensor:
+    def _by_torch(self, x: Tensor, weight: Tensor) -> Tensor:
         rows = x.reshape(-1, self.inputs)
-        if kernels.takes(rows):
-            whole, scale = kernels.quantize(rows)
-            answer = kernels.rescale(self._product(whole), scale, self.bias, self.dtype)
-        else:
-            scale = rows.float().abs().amax(dim=1, keepdim=True).clamp_min(1e-8) / 127
-            whole = (rows / scale).add_(MIDDLE + 0.5).to(torch.uint8)  # rounds, since it cuts
-            answer = torch.addcmul(self.bias, self._product(whole), scale).to(self.dtype)
-        return answer.view(*x.shape[:-1], self.outputs)
-
-    def _product(self, whole: Tensor) -> Tensor:
-        many = self._lay_out_many() if self.many is None else self.many
-        return torch.ops.onednn.qlinear_pointwise(
-            whole, 1.0, MIDDLE, many, self.scales, self.zeros, None,
+        scale = rows.float().abs().amax(dim=1, keepdim=True).clamp_min(1e-8) / 127
+        whole = (rows / scale).add_(MIDDLE + 0.5).to(torch.uint8)  # rounds, since it cuts
+        product = torch.ops.onednn.qlinear_pointwise(
+            whole, 1.0, MIDDLE, weight, self.scales, self.zeros, None,
             1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
+        answer = torch.addcmul(self.bias, product, scale).to(self.dtype)
+        return answer.view(*x.shape[:-1], self.outputs)
 
     def _blocks(self, weight: Tensor) -> Blocked:
         return Blocked(weight, self.bias, self.scales, self.chosen)
 
-    def _for_many(self, weight: Tensor) -> Tensor:
+    def _for_torch(self, weight: Tensor) -> Tensor:
         return torch.ops.onednn.qlinear_prepack(weight, [ROWS, self.inputs])
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from transduce import kernels
-from transduce.kernels import FEW, Blocked
-from transduce.model.packed import Kept, PackedLinear, can_pack
+from transduce.kernels import Blocked
+from transduce.model.packed import Kept, can_pack
 from transduce.model.rnn import LayerState, RecurrentLayer
 
 _CELL = 2  # in torch's order: input, forget, cell, output
@@ -80,13 +79,10 @@ class PackedSequence:
         self, layer: RecurrentLayer, kept: Kept, dtype: torch.dtype, given: bool = False
     ) -> None:
         w_x, w_h, b_x, b_h = _gates(layer)
-        # Without tiles this is for few sentences only: more are in bfloat16, and so are these.
-        kept = kept if kernels.tiles() else PackedLinear
         self.of_input: Callable[[Tensor], Tensor] = _same if given else kept(w_x, b_x + b_h, dtype)
         of_hidden = kept(w_h, None, dtype).for_kernels()
         assert of_hidden is not None
         self.of_hidden = of_hidden
-        self.most = math.inf if kernels.tiles() else FEW
 
     @staticmethod
     def fits(layer: RecurrentLayer, dtype: torch.dtype) -> bool:
@@ -94,10 +90,6 @@ class PackedSequence:
         inner = layer.rnn.get_parameter("weight_hh_l0")
         able = dtype == torch.bfloat16 and can_pack(inner.device, dtype)
         return able and layer.kind == "lstm" and Blocked.fits(layer.rnn.hidden_size)
-
-    def takes(self, sentences: int) -> bool:
-        """Whether this is the faster way for so many."""
-        return sentences <= self.most
 
     def __call__(self, x: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState]:
         """x (N, T, D) -> outputs (N, T, size) and the end state, from `state`."""

@@ -19,7 +19,6 @@ from typing import Literal
 import torch
 from torch import nn
 
-from transduce import kernels
 from transduce.errors import UsageError
 from transduce.model.encoder import BidirectionalLayer, RecurrentEncoder
 from transduce.model.output import OutputLayer
@@ -81,7 +80,7 @@ def _look_up_gates(model: Seq2Seq, kept: Kept, dtype: torch.dtype) -> None:
     layers = encoder.fed_by_tokens()
     numbers = embedding.num_embeddings * sum(layer.gates for layer in layers)
     fits = all(PackedSequence.fits(layer, dtype) for layer in layers)
-    if not layers or not fits or not kernels.tiles() or numbers > TABLE:
+    if not layers or not fits or numbers > TABLE:
         return
     tables = [input_table(layer, embedding.weight) for layer in layers]
     for layer in layers:

@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from transduce import kernels
 from transduce.kernels.plan import Plan, Rows
 from transduce.model.attention import Attention, MultiHeadAttention
 from transduce.model.bridge import Bridge
@@ -42,10 +41,9 @@ def plan_from_source(
     none.
 
     source_table (V, D): what each token says to the encoder, embedding or gates; target_table: to
-    the decoder's first layer; output: the output layer's product. Without tiles the products of all
-    positions are faster by oneDNN, and there is no such plan.
+    the decoder's first layer; output: the output layer's product.
     """
-    if not kernels.tiles() or not can_plan(decoder, target_table):
+    if not can_plan(decoder, target_table):
         return None
     if not isinstance(encoder, RecurrentEncoder) or source_table.dtype != _DTYPE:
         return None

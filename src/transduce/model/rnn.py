@@ -102,7 +102,6 @@ Cell = Callable[[Tensor, LayerState], tuple[Tensor, LayerState]]
 class Whole(Protocol):
     """A layer over whole sequences in its inference form (`packed_rnn.PackedSequence`)."""
 
-    def takes(self, sentences: int) -> bool: ...
     def __call__(self, x: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState]: ...
 
 
@@ -124,7 +123,7 @@ class RecurrentLayer(nn.Module):
 
     def forward(self, x: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
         """Run over x (N, T, D) from `state` (zeros if None) -> outputs (N, T, size), end state."""
-        if self.packed is not None and state is None and self.packed.takes(len(x)):
+        if self.packed is not None and state is None:
             return self.packed(x, None)
         if self.kind == "lstm" and torch.is_grad_enabled() and trains(x):
             weights = [getattr(self.rnn, name) for name in self.rnn._flat_weights_names]
@@ -144,7 +143,7 @@ class RecurrentLayer(nn.Module):
     def go_on(self, x: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState]:
         """A piece of a sequence after what left `state` (None: its beginning), as `forward` would
         run over the whole."""
-        if self.packed is not None and self.packed.takes(len(x)):
+        if self.packed is not None:
             return self.packed(x, state)
         return self(x, state)
 
