@@ -148,6 +148,8 @@ typedef struct {
     ix m, n, k;
 } Multiplication;
 int multiply(const Multiplication *p, ix threads);
+int multiply_tiles(const Multiplication *p, ix threads);
+int multiply_vectors(const Multiplication *p, ix threads);
 
 /* y (rows, size): sums of the rows of x (count, size) that have each index. */
 void add_by_index(const void *x, int kind, const long long *index, float *y, ix count, ix size, ix rows,
