@@ -107,15 +107,18 @@ def layout(weight: Tensor, chosen: Tensor | None = None) -> Tensor:
     if weight.dtype not in (torch.bfloat16, torch.int8):
         raise TypeError(f"weights are bfloat16 or int8, not {weight.dtype}")
     outputs, inputs = len(weight) if chosen is None else len(chosen), weight.shape[1]
-    weight = weight.contiguous()
-    chosen = None if chosen is None else chosen.contiguous()
     width = 4 * -(-inputs * weight.element_size() // 4)
     size = -(-outputs // _BLOCK) * _BLOCK * width
-    blocks = torch.empty(size + BEHIND, dtype=torch.uint8)
+    blocks, threads = torch.empty(size + BEHIND, dtype=torch.uint8), torch.get_num_threads()
     blocks[size:] = 0
+    if weight.dtype == torch.bfloat16 and chosen is None and weight.t().is_contiguous():
+        _c.lay_out_turned(weight.data_ptr(), blocks.data_ptr(), outputs, inputs, threads)
+        return blocks
+    weight = weight.contiguous()
+    chosen = None if chosen is None else chosen.contiguous()
     _c.lay_out(
         weight.data_ptr(), KINDS.get(weight.dtype, -1), 0 if chosen is None else chosen.data_ptr(),
-        blocks.data_ptr(), outputs, inputs,
+        blocks.data_ptr(), outputs, inputs, threads,
     )  # fmt: skip
     return blocks
 

@@ -45,7 +45,10 @@ void to_fours(const void *x, int kind, ix rows, ix inputs, ix stride, signed cha
 
 /* Weights (any number, inputs) in bf16 or 8 bits (any other kind) as `product` reads them: the first
  * `outputs`, or the `chosen` if not NULL, filled up to a multiple of 32; with room for 1,024 bytes behind them, which tiles may reach into. */
-void lay_out(const void *weights, int kind, const long long *chosen, void *blocks, ix outputs, ix inputs);
+void lay_out(const void *weights, int kind, const long long *chosen, void *blocks, ix outputs, ix inputs, ix threads);
+
+/* The same of weights (inputs, outputs) in bf16 */
+void lay_out_turned(const void *weights, void *blocks, ix outputs, ix inputs, ix threads);
 
 /* An LSTM's cell from its gates (rows, 4 x size): input, forget, twice the cell's, output. `given`
  * is added to them, if not NULL. */
@@ -110,13 +113,14 @@ void attend(const void *queries, int kind, const void *keys, int across, const v
  * An LSTM layer at all positions in turn, with the products between them, whose weights are laid out for
  * `product`: those of the hidden state, and going back the same with inputs and outputs exchanged. By position:
  * gates, grad_gates (T, rows, 4 x size), hidden (T + 1, rows, size), outputs (T, rows, size), all in bf16; cells
- * (T + 1, rows, size). room: (rows, 4 x size) in bf16; recurrent: (rows, size), zeros at first. */
+ * (T + 1, rows, size). room: (rows, 4 x size) in bf16; recurrent: (rows, size), zeros at first. Unless it has
+ * `begun` with a state that was given, the first hidden state is zeros and nobody asks for its gradient. */
 typedef struct {
     const void *weights;
     void *gates, *hidden, *room;
     const float *bias;
     float *cells;
-    ix positions, rows, size;
+    ix positions, rows, size, begun;
 } Layer;
 typedef struct {
     const void *outputs;
@@ -126,15 +130,15 @@ typedef struct {
 void lstm_layer(const Layer *layer, ix threads);
 void lstm_layer_backward(const Layer *layer, const Gradients *gradients, ix threads);
 
-/* Label-smoothed cross-entropy of logits (rows, vocabulary) + bias. The logits become the gradient by
- * themselves, whose sum over rows is added to grad_bias (threads, vocabulary); losses (rows, 2):
- * negative log-likelihood, and what was trained on; room: (threads, vocabulary). */
-void cross_entropy(void *logits, int kind, const float *bias, const long long *targets,
-                   const float *smoothing, float *losses, float *grad_bias, float *room, ix rows,
-                   ix vocabulary, ix threads);
+/* Label-smoothed cross-entropy of logits (rows, vocabulary), whose rows are `stride` numbers apart. The logits
+ * become the gradient by themselves, whose sum over rows is added to grad_bias (threads, vocabulary); losses
+ * (rows, 2): negative log-likelihood, and what was trained on; room: (threads, vocabulary). */
+void cross_entropy(void *logits, int kind, ix stride, const long long *targets, const float *smoothing,
+                   float *losses, float *grad_bias, float *room, ix rows, ix vocabulary, ix threads);
 
-/* y (m, n) = left (m, k) right (k, n) + bias (n,), if not NULL; both in bf16; k is at least 1. Of a matrix that is `turned`, rows and columns are exchanged in memory, where a row begins
- * `stride` numbers after the one before. Returns 1 if there is no memory. */
+/* y (m, n) = left (m, k) right (k, n) + bias (n,), if not NULL; both in bf16; k is at least 1. Of a matrix that is
+ * `turned`, rows and columns are exchanged in memory, where a row begins `stride` numbers after the one before.
+ * Returns 1 if there is no memory. */
 typedef struct {
     const void *numbers;
     ix stride;
@@ -144,6 +148,7 @@ typedef struct {
     Matrix left, right;
     const float *bias;
     void *y;
+    ix y_stride;
     int y_kind;
     ix m, n, k;
 } Multiplication;

@@ -36,7 +36,7 @@ ALWAYS void bring(const Multiplication *p, float *so_far, Pending *pending, ix r
     const ix left = p->n - pending->column, end = pending->done + rows;
     const __mmask16 masks[2] = {lanes(left), left > LANES ? lanes(left - LANES) : 0};
     for (; pending->done < end && pending->done < pending->count; pending->done++) {
-        const ix at = (pending->row + pending->done) * p->n + pending->column;
+        const ix at = (pending->row + pending->done) * p->y_stride + pending->column;
         const float *sums = pending->sums[pending->done];
         __m512 low = _mm512_load_ps(sums), high = _mm512_load_ps(sums + LANES);
         if (pending->first && p->bias) {
@@ -141,7 +141,7 @@ int multiply_tiles(const Multiplication *p, ix threads) {
     Way way = way_of(p);
     const int beside = way.parts > 1 && p->y_kind != FLOAT32;
     way.room = aligned_alloc(LINE, (size_t)(threads * way.bytes));
-    way.so_far = beside ? malloc((size_t)(p->m * p->n) * sizeof(float)) : p->y;
+    way.so_far = beside ? malloc((size_t)(p->m * p->y_stride) * sizeof(float)) : p->y;
     const int failed = !way.room || !way.so_far;
     if (!failed) all_sums(p, &way, threads);
     if (beside) free(way.so_far);

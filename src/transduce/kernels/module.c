@@ -71,7 +71,8 @@ static void py_product_of(const ix *a) {
 }
 
 KERNEL(product, 11, NULL, py_product_of(a))
-KERNEL(lay_out, 6, NULL, lay_out(P(0), (int)a[1], P(2), P(3), a[4], a[5]))
+KERNEL(lay_out, 7, NULL, lay_out(P(0), (int)a[1], P(2), P(3), a[4], a[5], a[6]))
+KERNEL(lay_out_turned, 5, NULL, lay_out_turned(P(0), P(1), a[2], a[3], a[4]))
 KERNEL(lstm_cell, 9, NULL,
        lstm_cell(P(0), P(1), (int)a[2], P(3), P(4), P(5), (int)a[6], a[7], a[8]))
 KERNEL(lstm_sequence, 11, NULL,
@@ -102,24 +103,24 @@ static PyObject *py_survey_ruled(PyObject *self, PyObject *const *arguments, Py_
 }
 
 static Layer layer_of(const ix *a) {
-    return (Layer){P(0), P(1), P(2), P(3), P(4), P(5), a[6], a[7], a[8]};
+    return (Layer){P(0), P(1), P(2), P(3), P(4), P(5), a[6], a[7], a[8], a[9]};
 }
 
 static void py_lstm_layer_of(const ix *a) {
     const Layer layer = layer_of(a);
-    lstm_layer(&layer, a[9]);
+    lstm_layer(&layer, a[10]);
 }
 
 static void py_lstm_layer_backward_of(const ix *a) {
     const Layer layer = layer_of(a);
-    const Gradients gradients = {P(9), P(10), P(11), P(12), P(13)};
-    lstm_layer_backward(&layer, &gradients, a[14]);
+    const Gradients gradients = {P(10), P(11), P(12), P(13), P(14)};
+    lstm_layer_backward(&layer, &gradients, a[15]);
 }
 
-KERNEL(lstm_layer, 10, NULL, py_lstm_layer_of(a))
-KERNEL(lstm_layer_backward, 15, NULL, py_lstm_layer_backward_of(a))
+KERNEL(lstm_layer, 11, NULL, py_lstm_layer_of(a))
+KERNEL(lstm_layer_backward, 16, NULL, py_lstm_layer_backward_of(a))
 KERNEL(cross_entropy, 11, NULL,
-       cross_entropy(P(0), (int)a[1], P(2), P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
+       cross_entropy(P(0), (int)a[1], a[2], P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
 KERNEL(add_by_index, 8, NULL,
        add_by_index(P(0), (int)a[1], P(2), P(3), a[4], a[5], a[6], a[7]))
 KERNEL(squares, 4, NULL, squares(P(0), P(1), a[2], a[3]))
@@ -160,11 +161,11 @@ static PyObject *py_multiply(PyObject *self, PyObject *const *arguments, Py_ssiz
     (void)self;
     ix a[MOST_ARGUMENTS];
     int failed;
-    if (!read_numbers(arguments, count, 13, a)) return NULL;
-    const Multiplication p = {{P(0), a[1], (int)a[2]}, {P(3), a[4], (int)a[5]}, P(6), P(7), (int)a[8],
-                              a[9], a[10], a[11]};
+    if (!read_numbers(arguments, count, 14, a)) return NULL;
+    const Multiplication p = {{P(0), a[1], (int)a[2]}, {P(3), a[4], (int)a[5]}, P(6), P(7), a[8],
+                              (int)a[9], a[10], a[11], a[12]};
     Py_BEGIN_ALLOW_THREADS;
-    failed = multiply(&p, a[12]);
+    failed = multiply(&p, a[13]);
     Py_END_ALLOW_THREADS;
     if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -178,6 +179,7 @@ static PyMethodDef methods[] = {
 #ifdef VECTORS
     {"product", FAST(py_product), METH_FASTCALL, "See kernels.h."},
     {"lay_out", FAST(py_lay_out), METH_FASTCALL, "See kernels.h."},
+    {"lay_out_turned", FAST(py_lay_out_turned), METH_FASTCALL, "See kernels.h."},
     {"lstm_cell", FAST(py_lstm_cell), METH_FASTCALL, "See kernels.h."},
     {"bend", FAST(py_bend), METH_FASTCALL, "See kernels.h."},
     {"survey", FAST(py_survey), METH_FASTCALL, "See kernels.h."},

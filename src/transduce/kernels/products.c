@@ -33,10 +33,12 @@ ALWAYS void finish(__m512 sums, float row_scale, const float *scales, const floa
     store(y, kind, row * outputs + output, mask, sums);
 }
 
-void lay_out(const void *weights, int kind, const long long *chosen, void *blocks, ix outputs, ix inputs) {
+void lay_out(const void *weights, int kind, const long long *chosen, void *blocks, ix outputs, ix inputs,
+             ix threads) {
     const ix row = inputs * (kind == BFLOAT16 ? 2 : 1), groups = (row + 3) / 4;
     /* 128 more is another sign bit */
     const __m512i middle = _mm512_set1_epi32(kind == BFLOAT16 ? 0 : (int)0x80808080u);
+    _Pragma("omp parallel for num_threads((int)threads) schedule(static) if (threads > 1)")
     for (ix n = 0; n < (outputs + 31) / 32 * 32; n += LANES) {
         const char *from[LANES];
         for (ix i = 0; i < LANES; i++)
@@ -55,6 +57,21 @@ void lay_out(const void *weights, int kind, const long long *chosen, void *block
             for (ix i = 0; i < LANES && g + i < groups; i++) _mm512_storeu_ps(to + i * LANES, square[i]);
         }
     }
+}
+
+void lay_out_turned(const void *weights, void *blocks, ix outputs, ix inputs, ix threads) {
+    const ix lines = (inputs + 1) / 2;
+    _Pragma("omp parallel for num_threads((int)threads) schedule(static) if (threads > 1)")
+    for (ix n = 0; n < (outputs + 31) / 32 * 32; n += LANES)
+        for (ix line = 0; line < lines; line++) {
+            const uint16_t *one = (const uint16_t *)weights + 2 * line * outputs + n;
+            const __mmask16 mask = n < outputs ? lanes(outputs - n) : 0;
+            const __m256i low = _mm256_maskz_loadu_epi16(mask, one);
+            const __m256i high = _mm256_maskz_loadu_epi16(2 * line + 1 < inputs ? mask : 0, one + outputs);
+            const __m512i pairs = _mm512_or_si512(_mm512_cvtepu16_epi32(low),
+                                                  _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+            _mm512_storeu_si512((char *)blocks + (n * lines + line * LANES) * 4, pairs);
+        }
 }
 
 /* the scale by which a row's numbers are at most 127 */
@@ -183,12 +200,13 @@ static void some_in_bf16(const Product *p, const Rows *x, ix first, ix last) {
     some_outputs(p, x, first, last, 0);
 }
 
-static void prepare(const Product *p, const Rows *x) {
+static void prepare(const Product *p, const Rows *x, ix from, ix to) {
     if (p->scales) {
-        to_fours(p->x, p->x_kind, p->rows, p->inputs, x->stride, (int8_t *)x->numbers, x->scale, x->excess);
+        to_fours(at(p->x, p->x_kind, from * p->inputs), p->x_kind, to - from, p->inputs, x->stride,
+                 (int8_t *)x->numbers + from * x->stride, x->scale + from, x->excess + from);
         return;
     }
-    for (ix r = 0; r < p->rows; r++)
+    for (ix r = from; r < to; r++)
         for (ix i = 0; i < x->stride / 2; i += LANES) {
             const ix left = p->inputs - i;
             const __m512 v = load(p->x, p->x_kind, r * p->inputs + i, left > 0 ? lanes(left) : 0);
@@ -214,13 +232,17 @@ void by_vectors(const Product *p, ix threads) {
     }
     Rows x = {room, stride, (bytes + 3) / 4, (float *)(room + p->rows * stride), NULL};
     x.excess = (int32_t *)(x.scale + p->rows);
-    prepare(p, &x);
     const ix blocks = (p->outputs + 2 * LANES - 1) / (2 * LANES);
     if (p->rows * p->inputs * p->outputs < SPREAD) threads = 1;
-    _Pragma("omp parallel for num_threads((int)threads) schedule(static, 1) if (threads > 1)")
-    for (ix part = 0; part < threads; part++) {
-        const ix from = blocks * part / threads, to = blocks * (part + 1) / threads;
-        (p->scales ? some_in_8_bits : some_in_bf16)(p, &x, from, to);
+    _Pragma("omp parallel num_threads((int)threads) if (threads > 1)")
+    {
+        _Pragma("omp for schedule(static, 1)")
+        for (ix part = 0; part < threads; part++)
+            prepare(p, &x, p->rows * part / threads, p->rows * (part + 1) / threads);
+        _Pragma("omp for schedule(static, 1)")
+        for (ix part = 0; part < threads; part++)
+            (p->scales ? some_in_8_bits : some_in_bf16)(p, &x, blocks * part / threads,
+                                                        blocks * (part + 1) / threads);
     }
     if (room != here) free(room);
 }

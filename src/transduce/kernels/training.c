@@ -27,107 +27,107 @@
 /* A step: gates (rows, 4 x size) in bf16, input, forget, cell and output, hold what the input says and are
  * replaced by what they become once `recurrent` (what the hidden state says) and bias are added. */
 static void lstm_forward(void *gates, const void *recurrent, const float *bias, const float *before,
-                  float *cell, void *hidden, ix rows, ix size, ix threads) {
-    SHARED(rows, threads, {
-        for (ix r = from; r < to; r++)
-            for (ix i = 0; i < size; i += LANES) {
-                const __mmask16 mask = lanes(size - i);
-                __m512 x[4];
-                for (int gate = 0; gate < 4; gate++) {
-                    const ix at = r * 4 * size + gate * size + i;
-                    x[gate] = load(gates, BFLOAT16, at, mask) + load(recurrent, BFLOAT16, at, mask) +
-                              load(bias, FLOAT32, gate * size + i, mask);
-                    x[gate] = gate == 2 ? hyperbolic_tangent(x[gate]) : sigmoid(x[gate]);
-                    store(gates, BFLOAT16, at, mask, x[gate]);
-                }
-                const __m512 c = x[1] * load(before, FLOAT32, r * size + i, mask) + x[0] * x[2];
-                store(cell, FLOAT32, r * size + i, mask, c);
-                store(hidden, BFLOAT16, r * size + i, mask, x[3] * hyperbolic_tangent(c));
+                         float *cell, void *hidden, ix rows, ix size) {
+    for (ix r = 0; r < rows; r++)
+        for (ix i = 0; i < size; i += LANES) {
+            const __mmask16 mask = lanes(size - i);
+            __m512 x[4];
+            for (int gate = 0; gate < 4; gate++) {
+                const ix at = r * 4 * size + gate * size + i;
+                x[gate] = load(gates, BFLOAT16, at, mask) + load(bias, FLOAT32, gate * size + i, mask);
+                if (recurrent) x[gate] += load(recurrent, BFLOAT16, at, mask);
+                x[gate] = gate == 2 ? hyperbolic_tangent(x[gate]) : sigmoid(x[gate]);
+                store(gates, BFLOAT16, at, mask, x[gate]);
             }
-    })
+            const __m512 c = x[1] * load(before, FLOAT32, r * size + i, mask) + x[0] * x[2];
+            store(cell, FLOAT32, r * size + i, mask, c);
+            store(hidden, BFLOAT16, r * size + i, mask, x[3] * hyperbolic_tangent(c));
+        }
 }
 
 /* The other way, from the gradients by the output and, from the step after, by the hidden state (both bf16) and the
- * cell (replaced by that for the step before): by the gates (bf16), and added up over rows into grad_bias
- * (threads, 4 x size). */
+ * cell (replaced by that for the step before): by the gates (bf16), and added up over rows into sums (4 x size). */
 static void lstm_backward(const void *gates, const float *before, const float *cell, const void *output,
-                   const void *recurrent, float *grad_cell, void *grad_gates, float *grad_bias,
-                   ix rows, ix size, ix threads) {
-    SHARED(rows, threads, {
-        float *sums = grad_bias + part * 4 * size;
-        for (ix r = from; r < to; r++)
-            for (ix i = 0; i < size; i += LANES) {
-                const __mmask16 mask = lanes(size - i);
-                const ix at = r * size + i;
-                __m512 x[4];
-                for (int gate = 0; gate < 4; gate++)
-                    x[gate] = load(gates, BFLOAT16, r * 4 * size + gate * size + i, mask);
-                const __m512 h = load(output, BFLOAT16, at, mask) + load(recurrent, BFLOAT16, at, mask);
-                const __m512 bent = hyperbolic_tangent(load(cell, FLOAT32, at, mask));
-                const __m512 c =
-                    load(grad_cell, FLOAT32, at, mask) + h * x[3] * (ONE - bent * bent);
-                const __m512 given[4] = {
-                    c * x[2] * x[0] * (ONE - x[0]),
-                    c * load(before, FLOAT32, at, mask) * x[1] * (ONE - x[1]),
-                    c * x[0] * (ONE - x[2] * x[2]),
-                    h * bent * x[3] * (ONE - x[3]),
-                };
-                store(grad_cell, FLOAT32, at, mask, c * x[1]);
-                for (int gate = 0; gate < 4; gate++) {
-                    const ix column = gate * size + i;
-                    store(grad_gates, BFLOAT16, r * 4 * size + column, mask, given[gate]);
-                    store(sums, FLOAT32, column, mask, load(sums, FLOAT32, column, mask) + given[gate]);
-                }
+                          const void *recurrent, float *grad_cell, void *grad_gates, float *sums, ix rows,
+                          ix size) {
+    for (ix r = 0; r < rows; r++)
+        for (ix i = 0; i < size; i += LANES) {
+            const __mmask16 mask = lanes(size - i);
+            const ix at = r * size + i;
+            __m512 x[4];
+            for (int gate = 0; gate < 4; gate++)
+                x[gate] = load(gates, BFLOAT16, r * 4 * size + gate * size + i, mask);
+            const __m512 h = load(output, BFLOAT16, at, mask) + load(recurrent, BFLOAT16, at, mask);
+            const __m512 bent = hyperbolic_tangent(load(cell, FLOAT32, at, mask));
+            const __m512 c = load(grad_cell, FLOAT32, at, mask) + h * x[3] * (ONE - bent * bent);
+            const __m512 given[4] = {
+                c * x[2] * x[0] * (ONE - x[0]),
+                c * load(before, FLOAT32, at, mask) * x[1] * (ONE - x[1]),
+                c * x[0] * (ONE - x[2] * x[2]),
+                h * bent * x[3] * (ONE - x[3]),
+            };
+            store(grad_cell, FLOAT32, at, mask, c * x[1]);
+            for (int gate = 0; gate < 4; gate++) {
+                const ix column = gate * size + i;
+                store(grad_gates, BFLOAT16, r * 4 * size + column, mask, given[gate]);
+                store(sums, FLOAT32, column, mask, load(sums, FLOAT32, column, mask) + given[gate]);
             }
-    })
+        }
 }
 
 /* numbers of kind BFLOAT16 from this one on */
 static void *half(const void *numbers, ix index) { return (void *)at(numbers, BFLOAT16, index); }
 
+/* Sentences do not wait for each other: each thread takes some of them through all positions. */
 void lstm_layer(const Layer *l, ix threads) {
-    const ix row = l->rows * l->size;
-    for (ix t = 0; t < l->positions; t++) {
-        const Product p = {l->weights, NULL,     NULL,    half(l->hidden, t * row), l->room,
-                           BFLOAT16,   BFLOAT16, l->rows, l->size,                  4 * l->size};
-        product(&p, threads);
-        float *before = l->cells + t * row;
-        lstm_forward(half(l->gates, t * 4 * row), l->room, l->bias, before, before + row,
-                     half(l->hidden, (t + 1) * row), l->rows, l->size, threads);
-    }
+    const ix size = l->size, row = l->rows * size;
+    SHARED(l->rows, threads, {
+        for (ix t = 0; t < l->positions; t++) {
+            const ix now = t * row + from * size;
+            void *said = t || l->begun ? half(l->room, from * 4 * size) : NULL;
+            const Product p = {l->weights, NULL,     NULL,      half(l->hidden, now), said,
+                               BFLOAT16,   BFLOAT16, to - from, size,                 4 * size};
+            if (said) product(&p, 1);
+            lstm_forward(half(l->gates, 4 * now), said, l->bias, l->cells + now, l->cells + now + row,
+                         half(l->hidden, now + row), to - from, size);
+        }
+    })
 }
 
 void lstm_layer_backward(const Layer *l, const Gradients *g, ix threads) {
-    const ix row = l->rows * l->size;
-    for (ix t = l->positions - 1; t >= 0; t--) {
-        void *grad_gates = half(g->grad_gates, t * 4 * row);
-        const float *before = l->cells + t * row;
-        lstm_backward(half(l->gates, t * 4 * row), before, before + row, half(g->outputs, t * row),
-                      g->recurrent, g->grad_cell, grad_gates, g->grad_bias, l->rows, l->size, threads);
-        const Product p = {l->weights, NULL,     NULL,    grad_gates,  g->recurrent,
-                           BFLOAT16,   BFLOAT16, l->rows, 4 * l->size, l->size};
-        product(&p, threads);
-    }
+    const ix size = l->size, row = l->rows * size;
+    SHARED(l->rows, threads, {
+        void *recurrent = half(g->recurrent, from * size);
+        for (ix t = l->positions - 1; t >= 0; t--) {
+            const ix now = t * row + from * size;
+            void *grad_gates = half(g->grad_gates, 4 * now);
+            lstm_backward(half(l->gates, 4 * now), l->cells + now, l->cells + now + row, half(g->outputs, now),
+                          recurrent, g->grad_cell + from * size, grad_gates, g->grad_bias + part * 4 * size,
+                          to - from, size);
+            const Product p = {l->weights, NULL,     NULL,      grad_gates, recurrent,
+                               BFLOAT16,   BFLOAT16, to - from, 4 * size,   size};
+            if (t || l->begun) product(&p, 1);
+        }
+    })
 }
 
 /* ----------------------------------------------------------------------------------------- loss */
 
 /* one row of logits -> its gradient, in place; room: `vocabulary` floats, which stay in the cache */
-static void row_entropy(void *logits, int kind, const float *bias, ix target, float smoothing,
-                        float *losses, float *sums, float *room, ix vocabulary) {
-    const __m512 least = _mm512_set1_ps(-INFINITY);
-    __m512 most = least, total = _mm512_setzero_ps(), whole = _mm512_setzero_ps();
+static void row_entropy(void *logits, int kind, ix target, float smoothing, float *losses, float *sums,
+                        float *room, ix vocabulary) {
+    __m512 most = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps(), whole = _mm512_setzero_ps();
     for (ix i = 0; i < vocabulary; i += LANES) {
         const __mmask16 mask = lanes(vocabulary - i);
-        const __m512 x = load(logits, kind, i, mask) + load(bias, FLOAT32, i, mask);
+        const __m512 x = load(logits, kind, i, mask);
         most = _mm512_mask_max_ps(most, mask, most, x);
         total += x;
-        store(room, FLOAT32, i, mask, x);
     }
-    const float highest = _mm512_reduce_max_ps(most), picked = room[target];
+    const float highest = _mm512_reduce_max_ps(most);
+    const float picked = _mm512_cvtss_f32(load(logits, kind, target, 1));
     for (ix i = 0; i < vocabulary; i += LANES) {
         const __mmask16 mask = lanes(vocabulary - i);
-        __m512 x = load(room, FLOAT32, i, mask) - _mm512_set1_ps(highest);
+        __m512 x = load(logits, kind, i, mask) - _mm512_set1_ps(highest);
         x = _mm512_maskz_mov_ps(mask, exponential(x));
         whole += x;
         store(room, FLOAT32, i, mask, x);
@@ -147,14 +147,12 @@ static void row_entropy(void *logits, int kind, const float *bias, ix target, fl
     }
 }
 
-void cross_entropy(void *logits, int kind, const float *bias, const long long *targets,
-                   const float *smoothing, float *losses, float *grad_bias, float *room, ix rows,
-                   ix vocabulary, ix threads) {
+void cross_entropy(void *logits, int kind, ix stride, const long long *targets, const float *smoothing,
+                   float *losses, float *grad_bias, float *room, ix rows, ix vocabulary, ix threads) {
     SHARED(rows, threads, {
         for (ix r = from; r < to; r++)
-            row_entropy((void *)at(logits, kind, r * vocabulary), kind, bias, targets[r], *smoothing,
-                        losses + 2 * r, grad_bias + part * vocabulary, room + part * vocabulary,
-                        vocabulary);
+            row_entropy((void *)at(logits, kind, r * stride), kind, targets[r], *smoothing, losses + 2 * r,
+                        grad_bias + part * vocabulary, room + part * vocabulary, vocabulary);
     })
 }
 

@@ -27,19 +27,24 @@ def trains(x: Tensor) -> bool:
 
 
 def lstm_layer(
-    weights: Blocked, gates: Tensor, bias: Tensor, cells: Tensor, hidden: Tensor
+    weights: Blocked,
+    gates: Tensor,
+    bias: Tensor,
+    cells: Tensor,
+    hidden: Tensor,
+    begun: bool = True,
 ) -> None:
     """The states of an LSTM layer at all positions in turn, for N sentences.
 
     gates (T, N, 4 D) bfloat16: what the inputs say to input gate, forget gate, candidate and output
     gate; replaced by what they are once what the hidden state says, by weights (4 D, D), and bias
     (4 D,) float32 are added. hidden (T + 1, N, D) bfloat16 and cells (T + 1, N, D) float32, of
-    which position 0 is given, are filled.
+    which position 0 is given, are filled. Unless it has `begun`, hidden[0] is zeros.
     """
     room = torch.empty(cells.shape[1], gates.shape[2], dtype=gates.dtype)
     compiled.lstm_layer(
         weights.addresses[0], gates.data_ptr(), hidden.data_ptr(), room.data_ptr(), bias.data_ptr(),
-        cells.data_ptr(), len(gates), *cells.shape[1:], torch.get_num_threads(),
+        cells.data_ptr(), len(gates), *cells.shape[1:], begun, torch.get_num_threads(),
     )  # fmt: skip
 
 
@@ -52,37 +57,37 @@ def lstm_layer_backward(
     grad_cell: Tensor,
     grad_gates: Tensor,
     grad_bias: Tensor,
+    begun: bool = True,
 ) -> None:
     """The gradients of `lstm_layer`, the last position first: fills grad_gates (T, N, 4 D).
 
     gates, cells: as `lstm_layer` left them. outputs (T, N, D) bfloat16: gradients by the outputs.
-    recurrent (N, D) bfloat16, zeros, becomes the gradient by the first hidden state; grad_cell (N,
-    D) float32, by the last cell, becomes that by the first. Sums over rows are added to grad_bias
+    recurrent (N, D) bfloat16, zeros, becomes the gradient by the first hidden state if that had
+    `begun`; grad_cell (N, D) float32, by the last cell, becomes that by the first. Sums over rows are added to grad_bias
     (threads, 4 D) float32. weights: (D, 4 D), those of the layer transposed.
     """
     compiled.lstm_layer_backward(
         weights.addresses[0], gates.data_ptr(), 0, 0, 0, cells.data_ptr(), len(gates),
-        *cells.shape[1:], outputs.data_ptr(), recurrent.data_ptr(), grad_gates.data_ptr(),
+        *cells.shape[1:], begun, outputs.data_ptr(), recurrent.data_ptr(), grad_gates.data_ptr(),
         grad_cell.data_ptr(), grad_bias.data_ptr(), len(grad_bias),
     )  # fmt: skip
 
 
 def cross_entropy(
-    logits: Tensor, bias: Tensor, targets: Tensor, smoothing: float
+    logits: Tensor, targets: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Label-smoothed cross-entropy of logits (N, V) + bias (V,), for targets (N,) int64.
+    """Label-smoothed cross-entropy of logits (N, V) for targets (N,) int64.
 
     Returns the losses and the negative log-likelihoods, both (N,) float32, and the sum over rows of
-    the losses' gradient by the logits (V,) float32; the logits are replaced by that gradient. Rows
-    of logits behind those of the targets are left alone.
+    the losses' gradient by the logits (V,) float32; the logits are replaced by that gradient. Their
+    rows may be further apart than V.
     """
-    rows, vocabulary = len(targets), logits.shape[1]
-    threads = torch.get_num_threads()
-    bias, targets = bias.float().contiguous(), targets.contiguous()
+    rows, vocabulary = logits.shape
+    threads, targets = torch.get_num_threads(), targets.contiguous()
     share, losses = torch.tensor([smoothing]), torch.empty(rows, 2)
     sums, room = torch.zeros(threads, vocabulary), torch.empty(threads, vocabulary)
     compiled.cross_entropy(
-        logits.data_ptr(), KINDS[logits.dtype], bias.data_ptr(), targets.data_ptr(),
+        logits.data_ptr(), KINDS[logits.dtype], logits.stride(0), targets.data_ptr(),
         share.data_ptr(), losses.data_ptr(), sums.data_ptr(), room.data_ptr(), rows, vocabulary,
         threads,
     )  # fmt: skip
@@ -92,12 +97,13 @@ def cross_entropy(
 def product(left: Tensor, right: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
     """Fills y (M, N), bfloat16 or float32, with left (M, K) right (K, N) + bias (N,).
 
-    Left and right are bfloat16 and may be transposed views; K is at least 1.
+    Left and right are bfloat16 and may be transposed views; K is at least 1. Rows of y may be
+    further apart than N.
     """
     bias = None if bias is None else bias.detach().float().contiguous()
     compiled.multiply(
         *_in_memory(left), *_in_memory(right), 0 if bias is None else bias.data_ptr(),
-        y.data_ptr(), KINDS[y.dtype], *y.shape, left.shape[1], torch.get_num_threads(),
+        y.data_ptr(), y.stride(0), KINDS[y.dtype], *y.shape, left.shape[1], torch.get_num_threads(),
     )  # fmt: skip
     return y
 

@@ -78,7 +78,7 @@ ALWAYS __m512 add_pairs(__m512 sum, __m512i right, __m512i pair) {
 
 /* 16 numbers of y from their sums */
 ALWAYS void finish(const Multiplication *p, const Part *part, ix row, ix column, __m512 sum) {
-    const ix at = row * p->n + column;
+    const ix at = row * p->y_stride + column;
     const __mmask16 mask = lanes(p->n - column);
     if (!part->first)
         sum += load(part->so_far, FLOAT32, at, mask);
@@ -144,9 +144,24 @@ static void add_part(const Multiplication *p, const Part *part, ix threads) {
     }
 }
 
-static void *room_for(ix bytes) { return aligned_alloc(LINE, (size_t)up(bytes, LINE)); }
+/* Memory that is kept for the next product, as large as the largest that there was: a training makes the same
+ * products again and again, and looking for so much takes longer than laying it out. */
+typedef struct {
+    void *bytes;
+    ix count;
+} Kept;
+
+static void *take(Kept *kept, ix bytes) {
+    if (bytes > kept->count) {
+        free(kept->bytes);
+        kept->bytes = aligned_alloc(LINE, (size_t)up(bytes, LINE));
+        kept->count = kept->bytes ? bytes : 0;
+    }
+    return kept->bytes;
+}
 
 int multiply_vectors(const Multiplication *p, ix threads) {
+    static _Thread_local Kept for_right, for_left, for_sums;
     const ix parts = (p->k + MOST_DEEP - 1) / MOST_DEEP, deep = up((p->k + parts - 1) / parts, DEEP);
     const ix fit = AT_A_TIME / deep / HIGH * HIGH, groups = (p->m + HIGH - 1) / HIGH;
     const ix most = fit < MOST_ROWS_AT_A_TIME ? fit : MOST_ROWS_AT_A_TIME;
@@ -159,18 +174,15 @@ int multiply_vectors(const Multiplication *p, ix threads) {
                  .together = CACHED / deep / WIDE};
     part.group = HIGH * 2 * deep + SPARE;
     part.room = rows / HIGH * part.group;
-    part.right = room_for(up(p->n, WIDE) * 2 * deep);
-    part.left = room_for(threads * part.room);
-    part.so_far = beside ? malloc((size_t)(p->m * p->n) * sizeof(float)) : p->y;
+    part.right = take(&for_right, up(p->n, WIDE) * 2 * deep);
+    part.left = take(&for_left, threads * part.room);
+    part.so_far = beside ? take(&for_sums, p->m * p->y_stride * (ix)sizeof(float)) : p->y;
     const int failed = !part.right || !part.left || !part.so_far;
     for (part.k = 0; part.k < p->k && !failed; part.k += deep) {
         part.deep = deep < p->k - part.k ? deep : p->k - part.k;
         part.first = part.k == 0, part.last = part.k + part.deep == p->k;
         add_part(p, &part, threads);
     }
-    if (beside) free(part.so_far);
-    free(part.left);
-    free(part.right);
     return failed;
 }
 

@@ -48,9 +48,9 @@ class WholeLSTM(torch.autograd.Function):
         cells[0] = 0 if first_cell is None else first_cell
         gates = inputs.new_empty(positions, batch, 4 * size)
         product(inputs, input_weight.t(), gates.view(len(inputs), -1))
-        lstm_layer(Blocked(hidden_weight, None), gates, bias, cells, hidden)
+        lstm_layer(Blocked(hidden_weight, None), gates, bias, cells, hidden, first is not None)
         ctx.save_for_backward(inputs, input_weight, hidden_weight, gates, hidden, cells)
-        ctx.dtype = x.dtype
+        ctx.dtype, ctx.begun = x.dtype, first is not None
         return hidden[1:].transpose(0, 1), cells[-1].clone()
 
     @staticmethod
@@ -65,7 +65,7 @@ class WholeLSTM(torch.autograd.Function):
         sums = cells.new_zeros(torch.get_num_threads(), 4 * size)
         weights = Blocked(hidden_weight.t(), None)
         lstm_layer_backward(
-            weights, gates, cells, outputs, recurrent, grad_cell, grad_gates, sums
+            weights, gates, cells, outputs, recurrent, grad_cell, grad_gates, sums, ctx.begun
         )
         grads = grad_gates.view(len(inputs), -1)
         grad_inputs = product(grads, input_weight, torch.empty_like(inputs))

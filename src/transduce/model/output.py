@@ -17,6 +17,7 @@ from transduce.kernels.training import cross_entropy, product, trains, weight_gr
 from transduce.model.consistency import ConsistentCrossEntropy
 from transduce.model.picking import TINY, add, pick, places
 
+LINE = 32  # numbers in bfloat16 that fill a line of the cache
 CHUNK = 2048  # rows of logits alive at a time; larger costs cache, smaller costs calls
 
 
@@ -41,10 +42,12 @@ class Room:
         return Room()
 
     def take(self, rows: int, columns: int) -> Tensor:
-        """(rows, columns) bfloat16 of whatever was there before."""
-        if self._numbers.numel() < rows * columns:
-            self._numbers = torch.empty(rows * columns, dtype=torch.bfloat16)
-        return self._numbers[: rows * columns].view(rows, columns)
+        """(rows, columns) bfloat16 of whatever was there before, each row in lines of the cache of
+        its own."""
+        wide = -(-columns // LINE) * LINE
+        if self._numbers.numel() < rows * wide:
+            self._numbers = torch.empty(rows * wide, dtype=torch.bfloat16)
+        return self._numbers[: rows * wide].view(rows, wide)[:, :columns]
 
 
 class Rows(NamedTuple):
@@ -111,8 +114,8 @@ def _one_pass(given: Rows, room: Room) -> Found:
     for start in range(0, len(rows), 2 * CHUNK):
         part = slice(start, start + 2 * CHUNK)
         grad = room.take(len(rows[part]), len(words))
-        product(rows[part], words.t(), grad)
-        found = cross_entropy(grad, bias, targets[part], smoothing)
+        product(rows[part], words.t(), grad, bias)
+        found = cross_entropy(grad, targets[part], smoothing)
         loss, nll, grad_bias = loss + found[0].sum(), nll + found[1].sum(), grad_bias + found[2]
         product(grad, words, grad_values[part])
         of_part = weight_gradient(grad, rows[part])
