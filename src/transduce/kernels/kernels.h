@@ -29,7 +29,14 @@ typedef struct {
     void *y;
     int x_kind, y_kind;
     ix rows, inputs, outputs;
+    ix x_stride; /* between rows of x; 0: they follow each other */
 } Product;
+
+/* a row of x and what follows */
+static inline const void *row_of(const Product *p, ix row) {
+    const ix stride = p->x_stride ? p->x_stride : p->inputs;
+    return (const char *)p->x + row * stride * (p->x_kind ? 2 : 4);
+}
 
 /* The product by the faster way: by tiles where this processor multiplies them, except for the fewest rows in
  * 8 bits, whose results are the same. by_tiles returns -1 where it has no room or there are no tiles. */
@@ -111,14 +118,14 @@ void attend(const void *queries, int kind, const void *keys, int across, const v
 /* What follows is for training (training.c), on `threads` threads; what they add up has a row for each.
  *
  * An LSTM layer at all positions in turn, with the products between them, whose weights are laid out for
- * `product`: those of the hidden state, and going back the same with inputs and outputs exchanged. By position:
- * gates, grad_gates (T, rows, 4 x size), hidden (T + 1, rows, size), outputs (T, rows, size), all in bf16; cells
- * (T + 1, rows, size). room: (rows, 4 x size) in bf16; recurrent: (rows, size), zeros at first. Unless it has
- * `begun` with a state that was given, the first hidden state is zeros and nobody asks for its gradient. */
+ * `product`: those of the hidden state, and going back the same with inputs and outputs exchanged. By sentence:
+ * gates, grad_gates (N, T, 4 x size), the hidden state before each position and the one after it, `before` and
+ * `hidden`, and the gradient by the latter, `outputs` (N, T, size), all in bf16; cells (N, T + 1, size). room:
+ * (N, 4 x size) in bf16; recurrent: (N, size), zeros at first. Unless it has `begun` with a state that was given,
+ * the first hidden state is zeros and nobody asks for its gradient. */
 typedef struct {
     const void *weights;
-    void *gates, *hidden, *room;
-    const float *bias;
+    void *gates, *before, *hidden, *room;
     float *cells;
     ix positions, rows, size, begun;
 } Layer;
@@ -138,7 +145,7 @@ void cross_entropy(void *logits, int kind, ix stride, const long long *targets, 
 
 /* y (m, n) = left (m, k) right (k, n) + bias (n,), if not NULL; both in bf16; k is at least 1. Of a matrix that is
  * `turned`, rows and columns are exchanged in memory, where a row begins `stride` numbers after the one before.
- * Returns 1 if there is no memory. */
+ * With `add`, for y in float32 and no bias, it is added to what is in y. Returns 1 if there is no memory. */
 typedef struct {
     const void *numbers;
     ix stride;
@@ -149,7 +156,7 @@ typedef struct {
     const float *bias;
     void *y;
     ix y_stride;
-    int y_kind;
+    int y_kind, add;
     ix m, n, k;
 } Multiplication;
 int multiply(const Multiplication *p, ix threads);

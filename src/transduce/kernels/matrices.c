@@ -113,7 +113,7 @@ static void some_sums(const Multiplication *p, const Way *way, char *room, ix to
                               up(deep, DEEP) / DEEP, both + now, next);
                     next->row = row, next->column = column, next->done = 0;
                     next->count = bottom - row < WIDE ? bottom - row : WIDE;
-                    next->first = part == 0, next->last = part == way->parts - 1;
+                    next->first = part == 0 && !p->add, next->last = part == way->parts - 1;
                 }
             }
         }

@@ -161,11 +161,11 @@ static PyObject *py_multiply(PyObject *self, PyObject *const *arguments, Py_ssiz
     (void)self;
     ix a[MOST_ARGUMENTS];
     int failed;
-    if (!read_numbers(arguments, count, 14, a)) return NULL;
+    if (!read_numbers(arguments, count, 15, a)) return NULL;
     const Multiplication p = {{P(0), a[1], (int)a[2]}, {P(3), a[4], (int)a[5]}, P(6), P(7), a[8],
-                              (int)a[9], a[10], a[11], a[12]};
+                              (int)a[9], (int)a[10], a[11], a[12], a[13]};
     Py_BEGIN_ALLOW_THREADS;
-    failed = multiply(&p, a[13]);
+    failed = multiply(&p, a[14]);
     Py_END_ALLOW_THREADS;
     if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;

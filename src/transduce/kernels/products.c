@@ -202,14 +202,15 @@ static void some_in_bf16(const Product *p, const Rows *x, ix first, ix last) {
 
 static void prepare(const Product *p, const Rows *x, ix from, ix to) {
     if (p->scales) {
-        to_fours(at(p->x, p->x_kind, from * p->inputs), p->x_kind, to - from, p->inputs, x->stride,
-                 (int8_t *)x->numbers + from * x->stride, x->scale + from, x->excess + from);
+        for (ix r = from; r < to; r++)
+            to_fours(row_of(p, r), p->x_kind, 1, p->inputs, x->stride, (int8_t *)x->numbers + r * x->stride,
+                     x->scale + r, x->excess + r);
         return;
     }
     for (ix r = from; r < to; r++)
         for (ix i = 0; i < x->stride / 2; i += LANES) {
             const ix left = p->inputs - i;
-            const __m512 v = load(p->x, p->x_kind, r * p->inputs + i, left > 0 ? lanes(left) : 0);
+            const __m512 v = load(row_of(p, r), p->x_kind, i, left > 0 ? lanes(left) : 0);
             store(x->numbers + r * x->stride, BFLOAT16, i, 0xFFFF, v);
         }
 }
@@ -224,7 +225,7 @@ void by_vectors(const Product *p, ix threads) {
         const ix some = p->rows / 2;
         Product low = *p, high = *p;
         low.rows = some, high.rows = p->rows - some;
-        high.x = at(p->x, p->x_kind, some * p->inputs);
+        high.x = row_of(p, some);
         high.y = (void *)at(p->y, p->y_kind, some * p->outputs);
         by_vectors(&low, threads);
         by_vectors(&high, threads);
@@ -259,7 +260,7 @@ void lstm_sequence(const void *weights, const float *scales, const void *inputs,
     for (ix t = 0; t < positions; t++) {
         const void *given = at(inputs, kind, t * 4 * row), *before = at(hidden, kind, t * row);
         void *now = (void *)at(hidden, kind, (t + 1) * row);
-        const Product p = {weights, scales, NULL, before, gates, kind, kind, sentences, size, 4 * size};
+        const Product p = {weights, scales, NULL, before, gates, kind, kind, sentences, size, 4 * size, 0};
         product(&p, threads);
         lstm_cell(gates, given, kind, cell, cell, now, kind, sentences, size);
     }

@@ -24,88 +24,87 @@
 
 /* ------------------------------------------------------------------------------ recurrent layer */
 
-/* A step: gates (rows, 4 x size) in bf16, input, forget, cell and output, hold what the input says and are
- * replaced by what they become once `recurrent` (what the hidden state says) and bias are added. */
-static void lstm_forward(void *gates, const void *recurrent, const float *bias, const float *before,
-                         float *cell, void *hidden, ix rows, ix size) {
-    for (ix r = 0; r < rows; r++)
-        for (ix i = 0; i < size; i += LANES) {
-            const __mmask16 mask = lanes(size - i);
-            __m512 x[4];
-            for (int gate = 0; gate < 4; gate++) {
-                const ix at = r * 4 * size + gate * size + i;
-                x[gate] = load(gates, BFLOAT16, at, mask) + load(bias, FLOAT32, gate * size + i, mask);
-                if (recurrent) x[gate] += load(recurrent, BFLOAT16, at, mask);
-                x[gate] = gate == 2 ? hyperbolic_tangent(x[gate]) : sigmoid(x[gate]);
-                store(gates, BFLOAT16, at, mask, x[gate]);
-            }
-            const __m512 c = x[1] * load(before, FLOAT32, r * size + i, mask) + x[0] * x[2];
-            store(cell, FLOAT32, r * size + i, mask, c);
-            store(hidden, BFLOAT16, r * size + i, mask, x[3] * hyperbolic_tangent(c));
-        }
-}
-
-/* The other way, from the gradients by the output and, from the step after, by the hidden state (both bf16) and the
- * cell (replaced by that for the step before): by the gates (bf16), and added up over rows into sums (4 x size). */
-static void lstm_backward(const void *gates, const float *before, const float *cell, const void *output,
-                          const void *recurrent, float *grad_cell, void *grad_gates, float *sums, ix rows,
-                          ix size) {
-    for (ix r = 0; r < rows; r++)
-        for (ix i = 0; i < size; i += LANES) {
-            const __mmask16 mask = lanes(size - i);
-            const ix at = r * size + i;
-            __m512 x[4];
-            for (int gate = 0; gate < 4; gate++)
-                x[gate] = load(gates, BFLOAT16, r * 4 * size + gate * size + i, mask);
-            const __m512 h = load(output, BFLOAT16, at, mask) + load(recurrent, BFLOAT16, at, mask);
-            const __m512 bent = hyperbolic_tangent(load(cell, FLOAT32, at, mask));
-            const __m512 c = load(grad_cell, FLOAT32, at, mask) + h * x[3] * (ONE - bent * bent);
-            const __m512 given[4] = {
-                c * x[2] * x[0] * (ONE - x[0]),
-                c * load(before, FLOAT32, at, mask) * x[1] * (ONE - x[1]),
-                c * x[0] * (ONE - x[2] * x[2]),
-                h * bent * x[3] * (ONE - x[3]),
-            };
-            store(grad_cell, FLOAT32, at, mask, c * x[1]);
-            for (int gate = 0; gate < 4; gate++) {
-                const ix column = gate * size + i;
-                store(grad_gates, BFLOAT16, r * 4 * size + column, mask, given[gate]);
-                store(sums, FLOAT32, column, mask, load(sums, FLOAT32, column, mask) + given[gate]);
-            }
-        }
-}
-
 /* numbers of kind BFLOAT16 from this one on */
 static void *half(const void *numbers, ix index) { return (void *)at(numbers, BFLOAT16, index); }
 
+/* A sentence's step. Gates, input, forget, cell and output, hold what the input says and are replaced by what they
+ * become once `said` (what the hidden state says, if not NULL) is added; `next` is the state before the next step. */
+static void lstm_forward(void *gates, const void *said, float *cell, void *hidden, void *next, ix size) {
+    for (ix i = 0; i < size; i += LANES) {
+        const __mmask16 mask = lanes(size - i);
+        __m512 x[4];
+        for (int gate = 0; gate < 4; gate++) {
+            const ix at = gate * size + i;
+            x[gate] = load(gates, BFLOAT16, at, mask);
+            if (said) x[gate] += load(said, BFLOAT16, at, mask);
+            x[gate] = gate == 2 ? hyperbolic_tangent(x[gate]) : sigmoid(x[gate]);
+            store(gates, BFLOAT16, at, mask, x[gate]);
+        }
+        const __m512 c = x[1] * load(cell, FLOAT32, i, mask) + x[0] * x[2];
+        const __m512 h = x[3] * hyperbolic_tangent(c);
+        store(cell, FLOAT32, size + i, mask, c);
+        store(hidden, BFLOAT16, i, mask, h);
+        if (next) store(next, BFLOAT16, i, mask, h);
+    }
+}
+
+/* The other way, from the gradients by the output and, from the step after, by the hidden state (both bf16) and the
+ * cell (replaced by that for the step before): by the gates (bf16), and added to sums (4 x size). */
+static void lstm_backward(const void *gates, const float *cell, const void *output, const void *recurrent,
+                          float *grad_cell, void *grad_gates, float *sums, ix size) {
+    for (ix i = 0; i < size; i += LANES) {
+        const __mmask16 mask = lanes(size - i);
+        __m512 x[4];
+        for (int gate = 0; gate < 4; gate++) x[gate] = load(gates, BFLOAT16, gate * size + i, mask);
+        const __m512 h = load(output, BFLOAT16, i, mask) + load(recurrent, BFLOAT16, i, mask);
+        const __m512 bent = hyperbolic_tangent(load(cell, FLOAT32, size + i, mask));
+        const __m512 c = load(grad_cell, FLOAT32, i, mask) + h * x[3] * (ONE - bent * bent);
+        const __m512 given[4] = {
+            c * x[2] * x[0] * (ONE - x[0]),
+            c * load(cell, FLOAT32, i, mask) * x[1] * (ONE - x[1]),
+            c * x[0] * (ONE - x[2] * x[2]),
+            h * bent * x[3] * (ONE - x[3]),
+        };
+        store(grad_cell, FLOAT32, i, mask, c * x[1]);
+        for (int gate = 0; gate < 4; gate++) {
+            const ix column = gate * size + i;
+            store(grad_gates, BFLOAT16, column, mask, given[gate]);
+            store(sums, FLOAT32, column, mask, load(sums, FLOAT32, column, mask) + given[gate]);
+        }
+    }
+}
+
 /* Sentences do not wait for each other: each thread takes some of them through all positions. */
 void lstm_layer(const Layer *l, ix threads) {
-    const ix size = l->size, row = l->rows * size;
+    const ix size = l->size, row = l->positions * size;
     SHARED(l->rows, threads, {
         for (ix t = 0; t < l->positions; t++) {
-            const ix now = t * row + from * size;
             void *said = t || l->begun ? half(l->room, from * 4 * size) : NULL;
-            const Product p = {l->weights, NULL,     NULL,      half(l->hidden, now), said,
-                               BFLOAT16,   BFLOAT16, to - from, size,                 4 * size};
+            const Product p = {l->weights, NULL,     NULL,      half(l->before, from * row + t * size), said,
+                               BFLOAT16,   BFLOAT16, to - from, size, 4 * size, row};
             if (said) product(&p, 1);
-            lstm_forward(half(l->gates, 4 * now), said, l->bias, l->cells + now, l->cells + now + row,
-                         half(l->hidden, now + row), to - from, size);
+            for (ix r = from; r < to; r++) {
+                const ix now = r * row + t * size;
+                lstm_forward(half(l->gates, 4 * now), said ? half(said, (r - from) * 4 * size) : NULL,
+                             l->cells + now + r * size, half(l->hidden, now),
+                             t + 1 < l->positions ? half(l->before, now + size) : NULL, size);
+            }
         }
     })
 }
 
 void lstm_layer_backward(const Layer *l, const Gradients *g, ix threads) {
-    const ix size = l->size, row = l->rows * size;
+    const ix size = l->size, row = l->positions * size;
     SHARED(l->rows, threads, {
-        void *recurrent = half(g->recurrent, from * size);
         for (ix t = l->positions - 1; t >= 0; t--) {
-            const ix now = t * row + from * size;
-            void *grad_gates = half(g->grad_gates, 4 * now);
-            lstm_backward(half(l->gates, 4 * now), l->cells + now, l->cells + now + row, half(g->outputs, now),
-                          recurrent, g->grad_cell + from * size, grad_gates, g->grad_bias + part * 4 * size,
-                          to - from, size);
-            const Product p = {l->weights, NULL,     NULL,      grad_gates, recurrent,
-                               BFLOAT16,   BFLOAT16, to - from, 4 * size,   size};
+            for (ix r = from; r < to; r++) {
+                const ix now = r * row + t * size;
+                lstm_backward(half(l->gates, 4 * now), l->cells + now + r * size, half(g->outputs, now),
+                              half(g->recurrent, r * size), g->grad_cell + r * size, half(g->grad_gates, 4 * now),
+                              g->grad_bias + part * 4 * size, size);
+            }
+            const Product p = {l->weights, NULL,     NULL,      half(g->grad_gates, 4 * (from * row + t * size)),
+                               half(g->recurrent, from * size), BFLOAT16, BFLOAT16, to - from, 4 * size, size, 4 * row};
             if (t || l->begun) product(&p, 1);
         }
     })

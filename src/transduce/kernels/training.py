@@ -27,24 +27,21 @@ def trains(x: Tensor) -> bool:
 
 
 def lstm_layer(
-    weights: Blocked,
-    gates: Tensor,
-    bias: Tensor,
-    cells: Tensor,
-    hidden: Tensor,
-    begun: bool = True,
+    weights: Blocked, gates: Tensor, before: Tensor, hidden: Tensor, cells: Tensor, begun: bool
 ) -> None:
-    """The states of an LSTM layer at all positions in turn, for N sentences.
+    """The states of an LSTM layer at all positions of N sentences in turn.
 
-    gates (T, N, 4 D) bfloat16: what the inputs say to input gate, forget gate, candidate and output
-    gate; replaced by what they are once what the hidden state says, by weights (4 D, D), and bias
-    (4 D,) float32 are added. hidden (T + 1, N, D) bfloat16 and cells (T + 1, N, D) float32, of
-    which position 0 is given, are filled. Unless it has `begun`, hidden[0] is zeros.
+    gates (N, T, 4 D) bfloat16: what the inputs say to input gate, forget gate, candidate and output
+    gate; replaced by what they are once what the hidden state says, by weights (4 D, D), is added.
+    before, hidden (N, T, D) bfloat16: the hidden states before and after each position, cells (N, T
+    + 1, D) float32; all are filled in but for position 0 of `before` and cells, which are given.
+    Unless it has `begun`, before[:, 0] is zeros.
     """
-    room = torch.empty(cells.shape[1], gates.shape[2], dtype=gates.dtype)
+    positions, batch, size = gates.shape[1], len(gates), before.shape[2]
+    room = torch.empty(batch, 4 * size, dtype=gates.dtype)
     compiled.lstm_layer(
-        weights.addresses[0], gates.data_ptr(), hidden.data_ptr(), room.data_ptr(), bias.data_ptr(),
-        cells.data_ptr(), len(gates), *cells.shape[1:], begun, torch.get_num_threads(),
+        weights.addresses[0], gates.data_ptr(), before.data_ptr(), hidden.data_ptr(),
+        room.data_ptr(), cells.data_ptr(), positions, batch, size, begun, torch.get_num_threads(),
     )  # fmt: skip
 
 
@@ -57,18 +54,20 @@ def lstm_layer_backward(
     grad_cell: Tensor,
     grad_gates: Tensor,
     grad_bias: Tensor,
-    begun: bool = True,
+    begun: bool,
 ) -> None:
-    """The gradients of `lstm_layer`, the last position first: fills grad_gates (T, N, 4 D).
+    """The gradients of `lstm_layer`, the last position first: fills grad_gates (N, T, 4 D).
 
-    gates, cells: as `lstm_layer` left them. outputs (T, N, D) bfloat16: gradients by the outputs.
+    gates, cells: as `lstm_layer` left them. outputs (N, T, D) bfloat16: gradients by the outputs.
     recurrent (N, D) bfloat16, zeros, becomes the gradient by the first hidden state if that had
-    `begun`; grad_cell (N, D) float32, by the last cell, becomes that by the first. Sums over rows are added to grad_bias
-    (threads, 4 D) float32. weights: (D, 4 D), those of the layer transposed.
+    `begun`; grad_cell (N, D) float32, by the last cell, becomes that by the first. Sums over
+    sentences are added to grad_bias (threads, 4 D) float32. weights: (D, 4 D), those of the layer
+    transposed.
     """
+    positions, (batch, size) = gates.shape[1], grad_cell.shape
     compiled.lstm_layer_backward(
-        weights.addresses[0], gates.data_ptr(), 0, 0, 0, cells.data_ptr(), len(gates),
-        *cells.shape[1:], begun, outputs.data_ptr(), recurrent.data_ptr(), grad_gates.data_ptr(),
+        weights.addresses[0], gates.data_ptr(), 0, 0, 0, cells.data_ptr(), positions, batch, size,
+        begun, outputs.data_ptr(), recurrent.data_ptr(), grad_gates.data_ptr(),
         grad_cell.data_ptr(), grad_bias.data_ptr(), len(grad_bias),
     )  # fmt: skip
 
@@ -94,16 +93,18 @@ def cross_entropy(
     return losses[:, 1], losses[:, 0], sums.sum(dim=0)
 
 
-def product(left: Tensor, right: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
+def product(
+    left: Tensor, right: Tensor, y: Tensor, bias: Tensor | None = None, add: bool = False
+) -> Tensor:
     """Fills y (M, N), bfloat16 or float32, with left (M, K) right (K, N) + bias (N,).
 
     Left and right are bfloat16 and may be transposed views; K is at least 1. Rows of y may be
-    further apart than N.
+    further apart than N. With `add`, for float32 without a bias, it is added to what is in y.
     """
     bias = None if bias is None else bias.detach().float().contiguous()
     compiled.multiply(
         *_in_memory(left), *_in_memory(right), 0 if bias is None else bias.data_ptr(),
-        y.data_ptr(), y.stride(0), KINDS[y.dtype], *y.shape, left.shape[1], torch.get_num_threads(),
+        y.data_ptr(), y.stride(0), KINDS[y.dtype], add, *y.shape, left.shape[1], torch.get_num_threads(),
     )  # fmt: skip
     return y
 

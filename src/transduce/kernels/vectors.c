@@ -1,9 +1,14 @@
 /* Products of two large matrices in bf16, as training makes them, on processors without tiles.
  *
- * The right matrix is laid out as a whole, or as deep as MOST_DEEP, in columns by two tiles, by all threads
- * together. Of the left one, a thread lays out some rows at a time, in groups of HIGH whose sums are kept in
- * registers: pairs of a row are broadcast against 32 columns. Groups pass by as many columns as the second-level
- * cache holds. Sums of parts are put together in float32, in y or beside it.
+ * Rows of the left matrix are laid out in groups of HIGH, whose sums are kept in registers: pairs of a row are
+ * broadcast against 32 columns of the right one, a panel of two tiles. One of the two matrices is laid out as a
+ * whole, or as deep as MOST_DEEP, by all threads together; of the other one, each thread lays out a block at a
+ * time. Groups pass by as many panels as the second-level cache holds. Sums of parts are put together in float32, in
+ * y or beside it.
+ *
+ * To turn a matrix takes longer than to lay it out as it is. A left one that is turned beside a right one that is
+ * not, as where weights get their gradients, is the right one of the same product turned, as it is, too; then
+ * the other one, which has fewer numbers there, is turned in its place, and sums are while they are stored.
  */
 #include "kernels.h"
 
@@ -21,20 +26,22 @@
 
 #define HIGH 12             /* rows summed together */
 #define GROUP (HIGH * LINE) /* bytes of these, of a tile's depth */
-#define MOST_DEEP 2560
-#define AT_A_TIME (1 << 18) /* numbers of the left matrix that a thread lays out; at least MOST_DEEP x HIGH */
-#define CACHED 196608       /* numbers of the right one in the second-level cache; at least MOST_DEEP x WIDE */
-#define TURNS 4             /* blocks of rows for each thread, so that who is late has fewer */
-#define SPARE ((ROWS - HIGH) * LINE) /* bytes behind a group, since tiles are laid out whole */
+#define MOST_DEEP 4096
+#define AT_A_TIME (1 << 18) /* numbers of a block of rows; at least MOST_DEEP x HIGH */
+#define CACHED 196608       /* numbers of panels in the second-level cache; at least MOST_DEEP x WIDE */
+#define PANELS 16           /* laid out at a time */
+#define TURNS 4             /* blocks for each thread, so that who is late has fewer */
 #define MOST_ROWS_AT_A_TIME 480
+#define SPARE ((ROWS - HIGH) * LINE) /* bytes behind a group, since tiles are laid out whole */
 
-/* A part of a product, from k on, so `deep`, in so many blocks of rows by shares of the columns, of which so many
- * panels stay in the second-level cache `together` while rows pass by. */
+/* A part of a product, from k on, so `deep`. So many rows or panels are laid out at a time, and groups pass by so many
+ * panels `together`. With `by_rows` a block is of rows, and panels are laid out before; else it is the other way.
+ * Sums are stored turned if y is. */
 typedef struct {
-    ix k, deep, rows, blocks, shares, together;
-    int first, last;
-    char *right, *left; /* what is laid out; of the left, `room` bytes for each thread, `group` for a group */
-    ix room, group;
+    ix k, deep, rows, panels, together, group, panel; /* the last two: bytes */
+    int first, last, by_rows, turned;
+    char *whole, *own; /* what is laid out before; for each thread, `room` bytes */
+    ix room;
     float *so_far;
 } Part;
 
@@ -76,10 +83,9 @@ ALWAYS __m512 add_pairs(__m512 sum, __m512i right, __m512i pair) {
     return sum;
 }
 
-/* 16 numbers of y from their sums */
-ALWAYS void finish(const Multiplication *p, const Part *part, ix row, ix column, __m512 sum) {
+/* 16 numbers of a row of y from their sums */
+ALWAYS void finish(const Multiplication *p, const Part *part, ix row, ix column, __m512 sum, __mmask16 mask) {
     const ix at = row * p->y_stride + column;
-    const __mmask16 mask = lanes(p->n - column);
     if (!part->first)
         sum += load(part->so_far, FLOAT32, at, mask);
     else if (p->bias)
@@ -90,11 +96,11 @@ ALWAYS void finish(const Multiplication *p, const Part *part, ix row, ix column,
         store(part->so_far, FLOAT32, at, mask, sum);
 }
 
-/* a group of rows from `row` on, of which `high` are wanted, by 32 columns */
+/* a group of rows from `row` on, of which `high` are wanted, by a panel */
 static void add_group(const Multiplication *p, const Part *part, const char *left, const char *right, ix row,
                       ix high, ix column) {
-    __m512 sums[HIGH][2];
-    for (ix i = 0; i < HIGH; i++) sums[i][0] = sums[i][1] = _mm512_setzero_ps();
+    __m512 sums[2][LANES];
+    for (ix i = 0; i < LANES; i++) sums[0][i] = sums[1][i] = _mm512_setzero_ps();
     for (ix d = 0; d < part->deep; d += DEEP, left += GROUP, right += PAIR)
         for (ix k = 0; k < ROWS; k++) {
             const __m512i one = _mm512_load_si512(right + k * LINE);
@@ -105,42 +111,87 @@ static void add_group(const Multiplication *p, const Part *part, const char *lef
                 int32_t pair;
                 memcpy(&pair, left + i * LINE + k * 4, 4);
                 const __m512i v = _mm512_set1_epi32(pair);
-                sums[i][0] = add_pairs(sums[i][0], one, v);
-                sums[i][1] = add_pairs(sums[i][1], other, v);
+                sums[0][i] = add_pairs(sums[0][i], one, v);
+                sums[1][i] = add_pairs(sums[1][i], other, v);
             }
         }
-    for (ix i = 0; i < HIGH; i++) { /* unrolled, so that sums stay in registers */
-        if (i >= high) continue;
-        finish(p, part, row + i, column, sums[i][0]);
-        if (column + LANES < p->n) finish(p, part, row + i, column + LANES, sums[i][1]);
+    for (int half = 0; half < 2; half++, column += LANES) {
+        const ix wide = p->n - column;
+        if (wide <= 0) return;
+        if (part->turned) {
+            turn_square(sums[half]);
+            for (ix i = 0; i < LANES; i++)
+                if (i < wide) finish(p, part, column + i, row, sums[half][i], lanes(high < HIGH ? high : HIGH));
+            continue;
+        }
+        for (ix i = 0; i < HIGH; i++) /* unrolled, so that sums stay in registers */
+            if (i < high) finish(p, part, row + i, column, sums[half][i], lanes(wide));
     }
 }
 
-/* a block of rows by a share of the columns */
-static void some_sums(const Multiplication *p, const Part *part, ix block, ix share) {
-    const ix top = block * part->rows, end = top + part->rows < p->m ? top + part->rows : p->m;
-    const ix deep = up(part->deep, DEEP), panels = up(p->n, WIDE) / WIDE;
-    char *left = part->left + omp_get_thread_num() * part->room;
-    (p->left.turned ? turn_rows : lay_rows)(&p->left, top, end, part, left);
-    const ix last = panels * (share + 1) / part->shares;
-    for (ix from = panels * share / part->shares; from < last; from += part->together) {
-        const ix to = from + part->together < last ? from + part->together : last;
-        for (ix row = top; row < end; row += HIGH)
-            for (ix panel = from; panel < to; panel++)
-                add_group(p, part, left + (row - top) / HIGH * part->group, part->right + panel * WIDE * 2 * deep, row,
-                          end - row, panel * WIDE);
-    }
+/* rows `top` to `end` by panels `from` to `to` */
+static void add_groups(const Multiplication *p, const Part *part, const char *left, const char *right, ix top,
+                       ix end, ix from, ix to) {
+    for (ix row = top; row < end; row += HIGH, left += part->group)
+        for (ix panel = from; panel < to; panel++)
+            add_group(p, part, left, right + (panel - from) * part->panel, row, end - row, panel * WIDE);
+}
+
+static void lay_some(const Multiplication *p, const Part *part, ix top, ix end, char *to) {
+    (p->left.turned ? turn_rows : lay_rows)(&p->left, top, end, part, to);
+}
+
+static ix least(ix one, ix other) { return one < other ? one : other; }
+
+/* Panels side by side, a tile's depth of all after the other: what is read of a row lies in one page of memory. */
+static void lay_panels(const Multiplication *p, const Part *part, ix from, ix to, char *where) {
+    const ix each = p->right.turned ? part->deep : DEEP;
+    for (ix d = 0; d < part->deep; d += each)
+        for (ix panel = from; panel < to; panel++)
+            lay_right(&p->right, panel * WIDE, p->n, part->k + d, least(each, part->deep - d),
+                      where + (panel - from) * part->panel + d / DEEP * PAIR);
+}
+
+/* a block of rows, laid out here, by all panels */
+static void some_rows(const Multiplication *p, const Part *part, ix block, ix panels) {
+    char *own = part->own + omp_get_thread_num() * part->room;
+    const ix top = block * part->rows, end = least(top + part->rows, p->m);
+    lay_some(p, part, top, end, own);
+    for (ix panel = 0; panel < panels; panel += part->together)
+        add_groups(p, part, own, part->whole + panel * part->panel, top, end, panel,
+                   least(panel + part->together, panels));
+}
+
+/* some panels, laid out here, by all rows */
+static void some_panels(const Multiplication *p, const Part *part, ix lot, ix panels) {
+    char *own = part->own + omp_get_thread_num() * part->room;
+    const ix first = lot * part->panels, last = least(first + part->panels, panels);
+    lay_panels(p, part, first, last, own);
+    for (ix from = first; from < last; from += part->together)
+        add_groups(p, part, part->whole, own + (from - first) * part->panel, 0, p->m, from,
+                   least(from + part->together, last));
 }
 
 static void add_part(const Multiplication *p, const Part *part, ix threads) {
-    const ix deep = up(part->deep, DEEP), panels = up(p->n, WIDE) / WIDE, jobs = part->blocks * part->shares;
+    const ix panels = up(p->n, WIDE) / WIDE, blocks = (p->m + part->rows - 1) / part->rows;
+    const ix lots = (panels + part->panels - 1) / part->panels;
     _Pragma("omp parallel num_threads((int)threads) if (threads > 1)")
     {
-        _Pragma("omp for schedule(static)")
-        for (ix panel = 0; panel < panels; panel++)
-            lay_right(&p->right, panel * WIDE, p->n, part->k, part->deep, part->right + panel * WIDE * 2 * deep);
-        _Pragma("omp for schedule(dynamic, 1)")
-        for (ix job = 0; job < jobs; job++) some_sums(p, part, job / part->shares, job % part->shares);
+        if (part->by_rows) {
+            _Pragma("omp for schedule(static)")
+            for (ix lot = 0; lot < lots; lot++)
+                lay_panels(p, part, lot * part->panels, least((lot + 1) * part->panels, panels),
+                           part->whole + lot * part->panels * part->panel);
+            _Pragma("omp for schedule(dynamic, 1)")
+            for (ix block = 0; block < blocks; block++) some_rows(p, part, block, panels);
+        } else {
+            _Pragma("omp for schedule(static)")
+            for (ix block = 0; block < blocks; block++)
+                lay_some(p, part, block * part->rows, least((block + 1) * part->rows, p->m),
+                         part->whole + block * part->rows / HIGH * part->group);
+            _Pragma("omp for schedule(dynamic, 1)")
+            for (ix lot = 0; lot < lots; lot++) some_panels(p, part, lot, panels);
+        }
     }
 }
 
@@ -160,30 +211,37 @@ static void *take(Kept *kept, ix bytes) {
     return kept->bytes;
 }
 
-int multiply_vectors(const Multiplication *p, ix threads) {
-    static _Thread_local Kept for_right, for_left, for_sums;
+/* y = left right, turned if so */
+static int multiply_as(const Multiplication *p, int turned, ix threads) {
+    static _Thread_local Kept for_whole, for_own, for_sums;
     const ix parts = (p->k + MOST_DEEP - 1) / MOST_DEEP, deep = up((p->k + parts - 1) / parts, DEEP);
-    const ix fit = AT_A_TIME / deep / HIGH * HIGH, groups = (p->m + HIGH - 1) / HIGH;
-    const ix most = fit < MOST_ROWS_AT_A_TIME ? fit : MOST_ROWS_AT_A_TIME;
-    ix blocks = up((p->m + most - 1) / most, threads);
-    if (threads > 1 && blocks < TURNS * threads) blocks = TURNS * threads;
-    const ix rows = (groups + blocks - 1) / blocks * HIGH;
-    blocks = (p->m + rows - 1) / rows;
+    const ix groups = (p->m + HIGH - 1) / HIGH, panels = up(p->n, WIDE) / WIDE;
+    Part part = {.by_rows = p->m >= p->n, .turned = turned, .group = HIGH * 2 * deep + SPARE, .panel = WIDE * 2 * deep};
+    const ix most = least(AT_A_TIME / deep, MOST_ROWS_AT_A_TIME) / HIGH, turns = threads > 1 ? TURNS * threads : 1;
+    part.rows = HIGH * least(most, (groups + turns - 1) / turns);
+    part.together = CACHED / deep / WIDE;
+    part.panels = least(PANELS, (panels + turns - 1) / turns);
+    part.room = part.by_rows ? part.rows / HIGH * part.group : part.panels * part.panel;
+    part.whole = take(&for_whole, part.by_rows ? panels * part.panel : groups * part.group);
+    part.own = take(&for_own, threads * part.room);
     const int beside = parts > 1 && p->y_kind != FLOAT32;
-    Part part = {.rows = rows, .blocks = blocks, .shares = blocks < threads ? threads : 1,
-                 .together = CACHED / deep / WIDE};
-    part.group = HIGH * 2 * deep + SPARE;
-    part.room = rows / HIGH * part.group;
-    part.right = take(&for_right, up(p->n, WIDE) * 2 * deep);
-    part.left = take(&for_left, threads * part.room);
-    part.so_far = beside ? take(&for_sums, p->m * p->y_stride * (ix)sizeof(float)) : p->y;
-    const int failed = !part.right || !part.left || !part.so_far;
+    part.so_far = beside ? take(&for_sums, (turned ? p->n : p->m) * p->y_stride * (ix)sizeof(float)) : p->y;
+    const int failed = !part.whole || !part.own || !part.so_far;
     for (part.k = 0; part.k < p->k && !failed; part.k += deep) {
-        part.deep = deep < p->k - part.k ? deep : p->k - part.k;
-        part.first = part.k == 0, part.last = part.k + part.deep == p->k;
+        part.deep = least(deep, p->k - part.k);
+        part.first = part.k == 0 && !p->add, part.last = part.k + part.deep == p->k;
         add_part(p, &part, threads);
     }
     return failed;
+}
+
+int multiply_vectors(const Multiplication *p, ix threads) {
+    if (!p->left.turned || p->right.turned || p->bias) return multiply_as(p, 0, threads);
+    Multiplication other = *p;
+    other.left = p->right, other.right = p->left;
+    other.left.turned = 1, other.right.turned = 0;
+    other.m = p->n, other.n = p->m;
+    return multiply_as(&other, 1, threads);
 }
 
 int multiply(const Multiplication *p, ix threads) {

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from transduce.kernels.training import cross_entropy, product, trains, weight_gradient
+from transduce.kernels.training import cross_entropy, product, trains
 from transduce.model.consistency import ConsistentCrossEntropy
 from transduce.model.picking import TINY, add, pick, places
 
@@ -109,7 +109,7 @@ def _one_pass(given: Rows, room: Room) -> Found:
     """With the kernel, where the gradient takes the place of the logits: twice as many rows."""
     values, weight, bias, targets, smoothing = given
     rows, words = values.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16)
-    grad_values, grad_weight = torch.empty_like(rows), None
+    grad_values, grad_weight = torch.empty_like(rows), torch.empty(weight.shape)
     loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
     for start in range(0, len(rows), 2 * CHUNK):
         part = slice(start, start + 2 * CHUNK)
@@ -118,10 +118,9 @@ def _one_pass(given: Rows, room: Room) -> Found:
         found = cross_entropy(grad, targets[part], smoothing)
         loss, nll, grad_bias = loss + found[0].sum(), nll + found[1].sum(), grad_bias + found[2]
         product(grad, words, grad_values[part])
-        of_part = weight_gradient(grad, rows[part])
-        grad_weight = of_part if grad_weight is None else grad_weight.add_(of_part)
-    if grad_weight is None:
-        grad_weight = torch.zeros(weight.shape)
+        product(grad.t(), rows[part], grad_weight, add=start > 0)
+    if not len(rows):
+        grad_weight.zero_()
     return loss, nll, (grad_values, grad_weight, grad_bias)
 
 
