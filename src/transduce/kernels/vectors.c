@@ -29,8 +29,8 @@
 #define MOST_DEEP 4096
 #define AT_A_TIME (1 << 18) /* numbers of a block of rows; at least MOST_DEEP x HIGH */
 #define CACHED 196608       /* numbers of panels in the second-level cache; at least MOST_DEEP x WIDE */
-#define PANELS 16           /* laid out at a time */
-#define TURNS 4             /* blocks for each thread, so that who is late has fewer */
+#define PANELS 8            /* laid out at a time */
+#define TURNS 8             /* blocks for each thread, so that who is late has fewer */
 #define MOST_ROWS_AT_A_TIME 480
 #define SPARE ((ROWS - HIGH) * LINE) /* bytes behind a group, since tiles are laid out whole */
 
