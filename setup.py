@@ -8,7 +8,11 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 FOLDER = "src/transduce/kernels"
-SOURCES = ("module", "products", "tiles", "matrices", "vectors", "steps", "copying", "search", "training")
+SOURCES = (
+    *("module", "products", "tiles", "matrices", "vectors"),
+    *("steps", "copying", "ops", "search", "training"),
+)
+HEADERS = ("kernels", "simd", "best", "tiles", "layouts", "search")
 THREADS = (
     "-fopenmp"  # as a rule the library is the one that torch has loaded, its threads are torch's
 )
@@ -31,7 +35,10 @@ setup(
         Extension(
             "transduce.kernels._kernels",
             sources=[f"{FOLDER}/{name}.c" for name in SOURCES],
-            depends=[f"{FOLDER}/{name}.h" for name in ("kernels", "simd", "best", "tiles", "layouts")],
+            depends=[
+                f"{FOLDER}/{name}.h"
+                for name in ("kernels", "simd", "best", "tiles", "layouts", "search")
+            ],
             define_macros=[("Py_LIMITED_API", "0x030A0000")],
             py_limited_api=True,  # one build for every Python
             extra_compile_args=["-O3", "-g0", THREADS],

@@ -34,7 +34,7 @@ compiled: Any = _c  # for the modules beside this one
 
 FEW = 8  # hypotheses of a search in one call
 WIDEST = 1 << 16  # most inputs of a product, whose sums in 8 bits then fit 32
-_BLOCK = 32  # outputs that are summed together
+BLOCK = 32  # outputs that are summed together
 KINDS = {torch.float32: 0, torch.bfloat16: 1}  # of number, as in simd.h
 BEHIND = 1024  # bytes after laid out weights that a tile may reach into
 _there = _c is not None and bool(_c.supported()) and os.environ.get("TRANSDUCE_KERNELS") != "0"
@@ -67,6 +67,7 @@ class Blocked:
     ) -> None:
         self.outputs = len(weight) if chosen is None else len(chosen)
         self.inputs = weight.shape[1]
+        self.width = _width(weight)
         self.bias = None if bias is None else bias.detach().float().contiguous()
         self.scales = None if scales is None else scales.detach().float().contiguous()
         self.weight = layout(weight.detach(), chosen)
@@ -107,8 +108,7 @@ def layout(weight: Tensor, chosen: Tensor | None = None) -> Tensor:
     if weight.dtype not in (torch.bfloat16, torch.int8):
         raise TypeError(f"weights are bfloat16 or int8, not {weight.dtype}")
     outputs, inputs = len(weight) if chosen is None else len(chosen), weight.shape[1]
-    width = 4 * -(-inputs * weight.element_size() // 4)
-    size = -(-outputs // _BLOCK) * _BLOCK * width
+    size = -(-outputs // BLOCK) * BLOCK * _width(weight)
     blocks, threads = torch.empty(size + BEHIND, dtype=torch.uint8), torch.get_num_threads()
     blocks[size:] = 0
     if weight.dtype == torch.bfloat16 and chosen is None and weight.t().is_contiguous():
@@ -121,6 +121,11 @@ def layout(weight: Tensor, chosen: Tensor | None = None) -> Tensor:
         blocks.data_ptr(), outputs, inputs, threads,
     )  # fmt: skip
     return blocks
+
+
+def _width(weight: Tensor) -> int:
+    """Bytes of an output's weights, once these are laid out."""
+    return 4 * -(-weight.shape[1] * weight.element_size() // 4)
 
 
 def lstm_cell(
@@ -203,8 +208,6 @@ def attend(
     return context, weights
 
 
-def search(task: int) -> int:
-    """The search of one sentence, whose `Task` (kernels.h) is at this address; `plan` makes it.
-    Returns how many steps it took."""
-    steps: int = _c.search(task)
-    return steps
+def search(task: int) -> None:
+    """The search of the sentences of a `Task` (kernels.h) at this address; `plan` makes it."""
+    _c.search(task, torch.get_num_threads())

@@ -199,26 +199,34 @@ enum {
 enum { HYPOTHESES, STATES, POSITIONS, SENTENCE };
 #define BUFFER_SIZE 6
 
-/* The beam search of one sentence. Numbers are sizes, or addresses of what is named in brackets. */
+/* A sentence of a search. Numbers are sizes, or addresses of what is named in brackets. */
 typedef struct {
-    ix ops, first_ops, op_count; /* [(n, OP_SIZE) ix]: the first are performed once, the others in each step */
-    ix buffers, buffer_count; /* [(n, BUFFER_SIZE) ix: width, kind, of what, address of rows that are given or 0,
-                                 and where a state is at first: buffer of the sentence or -1, column] */
-    ix logits;                /* the buffer that the last op leaves them in */
-    ix beam, n_best;          /* at most MOST_ROWS */
-    ix least, last;           /* the first step that may end, and the one that must */
-    ix begin, end, first_word; /* tokens; columns from first_word on are words */
-    ix column_words;           /* [long long: the token of each column], or 0: these are tokens */
-    ix sources, source;        /* positions of the memory; [long long: their tokens], where EMBED asks */
-    ix norms;                  /* [last + 1 floats] that the score of a target ending there is divided by */
+    ix least, last;         /* the first step that may end, and the one that must */
+    ix sources, source;     /* positions of the memory; [long long: their tokens], where EMBED asks */
+    ix columns;             /* how many words it may choose among, 0: all; of these: */
+    ix weights, scales, bias; /* of the last product for them, in place of those of the op */
+    ix column_words;        /* [long long: the token of each column], or 0: these are tokens */
     /* what comes out; of each step as in search/history.py, (last + 1, beam) */
     ix tokens, parents;           /* [long long] */
     ix gains, ends, attention;    /* [float]; attention (last + 1, beam, sources) */
     ix finished, unfinished;      /* [n_best floats], -inf at first: normalised scores, best first */
     ix finished_at, unfinished_at; /* [n_best long long]: step x beam + slot */
+    ix steps;                     /* how many it took */
+} Sentence;
+
+/* The beam search of some sentences, the longest first. */
+typedef struct {
+    ix ops, first_ops, op_count; /* [(n, OP_SIZE) ix]: the first are performed once, the others in each step */
+    ix buffers, buffer_count; /* [(n, BUFFER_SIZE) ix: width, kind, of what, address of rows that are given or 0,
+                                 and where a state is at first: buffer of the sentence or -1, column] */
+    ix logits;                /* the buffer that the last op, a product, leaves them in */
+    ix beam, n_best;          /* at most MOST_ROWS */
+    ix begin, end, first_word; /* tokens; columns from first_word on are words */
+    ix norms;                 /* [floats] that the score of a target ending at a step is divided by */
+    ix sentences, count;      /* [Sentence] */
 } Task;
 
-/* Returns how many steps it took, or -1 if there is no memory. */
-ix search(const Task *task);
+/* Returns 1 if there is no memory. */
+int search(const Task *task, ix threads);
 
 #endif

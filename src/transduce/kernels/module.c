@@ -144,17 +144,19 @@ static PyObject *py_attend(PyObject *self, PyObject *const *arguments, Py_ssize_
 
 static PyObject *py_search(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
     (void)self;
-    ix a[MOST_ARGUMENTS], steps;
-    if (!read_numbers(arguments, count, 1, a)) return NULL;
+    ix a[MOST_ARGUMENTS];
+    int failed;
+    if (!read_numbers(arguments, count, 2, a)) return NULL;
     const Task *task = P(0);
     if (task->beam > MOST_ROWS || task->n_best > MOST_ROWS) {
         PyErr_SetString(PyExc_ValueError, "too wide a beam");
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS;
-    steps = search(task);
+    failed = search(task, a[1]);
     Py_END_ALLOW_THREADS;
-    return steps < 0 ? PyErr_NoMemory() : PyLong_FromSsize_t(steps);
+    if (failed) return PyErr_NoMemory();
+    Py_RETURN_NONE;
 }
 
 static PyObject *py_multiply(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {

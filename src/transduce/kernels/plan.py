@@ -1,21 +1,23 @@
-"""A model's work on one sentence as a list of kernels, and the beam search that performs it.
+"""A model's work on a sentence as a list of kernels, and the beam search that performs it.
 
-For a single sentence a step's products take less time than Python needs to call them. A model that
-can, writes down what it would call, for the source once and for each step; `Plan.search` then goes
-through all of it in one call.
+A step of a few sentences takes less time than Python needs to call it. A model that can, writes
+down what it would call, for the source once and for each step; `Plan.search` then goes through all
+of it for any number of sentences in one call.
 """
 
 from __future__ import annotations
 
 import copy
 import enum
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from transduce.kernels import FEW, KINDS, Blocked, available, search
+from transduce.kernels import BLOCK, FEW, KINDS, Blocked, available, search
 
 # Codes and sizes of kernels.h.
 _EMBED, _PUT, _PRODUCT, _CELL, _ADD, _TANH, _SCALE, _ATTEND, _LSTM, _SPLIT = range(10)
@@ -24,7 +26,7 @@ _OP_SIZE = 10
 
 class Rows(enum.IntEnum):
     """What a buffer has rows of: the live hypotheses, also of what these take on from the ones they
-    continue; the positions of the source; one, for the sentence."""
+    continue; the positions of the sources; one for each sentence."""
 
     HYPOTHESES = 0
     STATES = 1
@@ -39,12 +41,12 @@ def fits(beam: int) -> bool:
 
 @dataclass(frozen=True)
 class Ends:
-    """When a target may end, by the number of its tokens: least, last; norms (last + 1,) float32
-    is what its score is divided by. begin, end, first_word: BOS, EOS, the first token that is a
-    word."""
+    """When targets may end, by the number of their tokens: least, last (B,) int64; norms (max last
+    + 1,) float32 is what a score is divided by. begin, end, first_word: BOS, EOS, the first token
+    that is a word."""
 
-    least: int
-    last: int
+    least: np.ndarray
+    last: np.ndarray
     norms: np.ndarray
     begin: int
     end: int
@@ -52,11 +54,45 @@ class Ends:
 
 
 @dataclass(frozen=True)
-class Walk:
-    """T steps of a search. tokens, parents (T, K) int64, gains, ends (T, K) float32, attention
-    (T, K, S) float32: as `search.history.Record`; the first step has one hypothesis to continue.
-    finished, unfinished (n,): normalised scores, best first, -inf where there is none; *_at (n,)
-    int64: step x K + slot of each."""
+class Lists:
+    """The words that each of B sentences chooses among, one sentence's after the other's.
+
+    words (N,) int64: their tokens; count (B,) int64: how many are whose; start (B,) int64: where
+    they begin, at a multiple of what is summed together. product: the output layer's for all N.
+    """
+
+    words: Tensor
+    count: np.ndarray
+    start: np.ndarray
+    product: Blocked
+
+    @classmethod
+    def of(cls, members: np.ndarray, part: Callable[[Tensor], Blocked]) -> Lists:
+        """members (B, V) boolean: which words are whose; part: the product for words (N,)."""
+        sentence, word = np.nonzero(members)
+        count = np.bincount(sentence, minlength=len(members))
+        room = -(-count // BLOCK) * BLOCK
+        start = np.cumsum(room) - room
+        words = np.zeros(int(room.sum()), np.int64)
+        words[np.arange(len(word)) + (start - np.cumsum(count) + count)[sentence]] = word
+        tokens = torch.from_numpy(words)
+        return cls(tokens, count, start, part(tokens))
+
+    def addresses(self) -> np.ndarray:
+        """(5, B): count, weights, scales, bias and tokens of each sentence."""
+        weights, scales, bias = self.product.addresses
+        numbers = (weights, self.product.width), (scales, 4), (bias, 4), (self.words.data_ptr(), 8)
+        places = [
+            address + size * self.start if address else 0 * self.start for address, size in numbers
+        ]
+        return np.stack([self.count, *places])
+
+
+class Walk(NamedTuple):
+    """T steps of a sentence's search. tokens, parents (T, K) int64, gains, ends (T, K) float32,
+    attention (T, K, S) float32: as `search.history.Record`; the first step has one hypothesis to
+    continue. finished, unfinished (n,): normalised scores, best first, -inf where there is none;
+    *_at (n,) int64: step x K + slot of each."""
 
     tokens: np.ndarray
     parents: np.ndarray
@@ -64,9 +100,13 @@ class Walk:
     ends: np.ndarray
     attention: np.ndarray
     finished: np.ndarray
-    finished_at: np.ndarray
     unfinished: np.ndarray
+    finished_at: np.ndarray
     unfinished_at: np.ndarray
+
+    def cut(self, steps: int) -> Walk:
+        """The first steps of it."""
+        return Walk(*(array[:steps] for array in self[:5]), *self[5:])
 
 
 class Plan:
@@ -82,6 +122,7 @@ class Plan:
         self._held: list[Tensor | Blocked] = []  # whose addresses are noted
         self._first = 0  # ops that are performed once
         self._words: Tensor | None = None
+        self._lists: Lists | None = None
         self._tables: tuple[np.ndarray, np.ndarray] | None = None
 
     # ------------------------------------------------------------------------------ the buffers
@@ -123,7 +164,9 @@ class Plan:
 
     @property
     def columns(self) -> int:
-        """How many logits a hypothesis has, once everything is written down."""
+        """Among how many words a hypothesis chooses at least, once everything is written down."""
+        if self._lists is not None:
+            return int(self._lists.count.min())
         return int(self.tables()[1][self._ops[-1][2], 0])
 
     # ---------------------------------------------------------------------------------- the ops
@@ -215,14 +258,12 @@ class Plan:
         """The tokens (U,) int64 that the columns of the logits stand for; None: all, in order."""
         self._words = tokens
 
-    def among(self, weights: Blocked, words: Tensor) -> Plan:
-        """The same, with logits for `words` (U,) int64 only: the last product is by `weights`."""
+    def among(self, lists: Lists) -> Plan:
+        """The same, with logits for each sentence's own words only."""
         some = copy.copy(self)
         ops, buffers = (table.copy() for table in self.tables())
-        ops[-1, 3:6] = weights.addresses
-        buffers[self._ops[-1][2], 0] = weights.outputs
-        some._held = [*self._held, weights]
-        some._tables, some._words = (ops, buffers), words
+        buffers[self._ops[-1][2], 0] = lists.count.max()
+        some._tables, some._lists = (ops, buffers), lists
         return some
 
     def tables(self) -> tuple[np.ndarray, np.ndarray]:
@@ -237,35 +278,43 @@ class Plan:
     # -------------------------------------------------------------------------------- the search
 
     def search(
-        self, beam: int, n_best: int, ends: Ends, sources: int, source: Tensor | None = None
-    ) -> Walk:
-        """Search to the end; the last op has left the logits, of at least `beam` words.
+        self, beam: int, n_best: int, ends: Ends, sources: np.ndarray, source: Tensor | None = None
+    ) -> list[Walk]:
+        """Search B sentences to the end, the longest of which come first; there are at least `beam`
+        words for each.
 
-        sources: positions of the memory; source (S,) int64: their tokens, if a plan asks for them.
+        sources (B,) int64: positions of each memory; source (B, S) int64: their tokens, if a plan
+        asks for them.
         """
-        steps = ends.last + 1
-        walk = _room(steps, beam, n_best, sources)
+        walks = [
+            _room(int(last) + 1, beam, n_best, int(positions))
+            for last, positions in zip(ends.last, sources, strict=True)
+        ]
         ops, buffers = self.tables()
         norms = np.ascontiguousarray(ends.norms, np.float32)
-        words = self._words
-        arrays = (
-            walk.tokens, walk.parents, walk.gains, walk.ends, walk.attention,
-            walk.finished, walk.unfinished, walk.finished_at, walk.unfinished_at,
-        )  # fmt: skip
-        # In the order of the fields of Task in kernels.h.
+        # In the order of the fields of Sentence and Task in kernels.h.
+        sentences = np.zeros((len(walks), 19), np.int64)
+        sentences[:, 0], sentences[:, 1], sentences[:, 2] = ends.least, ends.last, sources
+        if source is not None:
+            sentences[:, 3] = source.data_ptr() + np.arange(len(walks)) * source.stride(0) * 8
+        if self._lists is not None:
+            sentences[:, 4:9] = self._lists.addresses().T
+        elif self._words is not None:
+            sentences[:, 8] = self._words.data_ptr()
+        for row, walk in zip(sentences, walks, strict=True):
+            row[9:18] = [array.ctypes.data for array in walk]
         task = np.array(
             [
                 ops.ctypes.data, self._first, len(ops), buffers.ctypes.data, len(buffers),
-                self._ops[-1][2], beam, n_best, ends.least, ends.last, ends.begin, ends.end,
-                ends.first_word, 0 if words is None else words.data_ptr(), sources,
-                0 if source is None else source.data_ptr(), norms.ctypes.data,
-                *[array.ctypes.data for array in arrays],
+                self._ops[-1][2], beam, n_best, ends.begin, ends.end, ends.first_word,
+                norms.ctypes.data, sentences.ctypes.data, len(sentences),
             ],
             np.int64,
         )  # fmt: skip
-        taken = search(task.ctypes.data)
-        by_step = ("tokens", "parents", "gains", "ends", "attention")
-        return replace(walk, **{name: getattr(walk, name)[:taken] for name in by_step})
+        search(task.ctypes.data)
+        return [
+            walk.cut(steps) for walk, steps in zip(walks, sentences[:, 18].tolist(), strict=True)
+        ]
 
 
 def _room(steps: int, beam: int, n_best: int, sources: int) -> Walk:
@@ -277,7 +326,7 @@ def _room(steps: int, beam: int, n_best: int, sources: int) -> Walk:
         ends=np.empty((steps, beam), np.float32),
         attention=np.empty((steps, beam, sources), np.float32),
         finished=np.full(n_best, -np.inf, np.float32),
-        finished_at=np.zeros(n_best, np.int64),
         unfinished=np.full(n_best, -np.inf, np.float32),
+        finished_at=np.zeros(n_best, np.int64),
         unfinished_at=np.zeros(n_best, np.int64),
     )

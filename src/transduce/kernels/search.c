@@ -1,173 +1,49 @@
-/* The whole beam search of one sentence: the kernels of its source, where it is not given what they make, then
+/* The whole beam search of some sentences: the kernels of their sources, where it is not given what they make, then
  * a step's one after the other, what they lead to, and the next step, without going back to Python in between.
  *
  * It does what search/beam.py does for a batch, and in the same order; the two are tested against
- * each other.
+ * each other. Hypotheses of all sentences that still run follow each other; who is done leaves at once. Threads
+ * take sentences of their own.
  */
 #if defined(__x86_64__) && defined(__GNUC__)
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma")
-#include "kernels.h"
-#include "simd.h"
+#include "search.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct {
-    ix width;
-    int kind, of;      /* what there are rows of */
-    ix before, column; /* of a state: where it is before the first step */
-    char *rows;
-} Buffer;
-
-typedef struct {
-    const Task *task;
-    Buffer *buffers;
-    char *arena, *moved;
-    float *scratch; /* of attend and read_through: 8 x (positions + the widest buffer) */
-    ix beam;        /* hypotheses of this step */
-    long long *tokens;
-    float *scores, *ending, *norm, *best;
-    long long *words;
-    float *attention; /* of this step */
-} Run;
-
-static ix row_size(const Buffer *buffer) { return buffer->width * (ix)size_of(buffer->kind); }
-
-static ix rows_of(const Run *run, const Buffer *buffer) {
-    return buffer->of == SENTENCE ? 1 : buffer->of == POSITIONS ? run->task->sources : run->beam;
-}
-
-/* --------------------------------------------------------------------------------- the ops */
-
-static void embed(const Run *run, const Buffer *to, const char *table) {
-    const long long *tokens = to->of == POSITIONS ? (const long long *)run->task->source : run->tokens;
-    ix size = row_size(to), rows = rows_of(run, to);
-    for (ix k = 0; k < rows; k++) memcpy(to->rows + k * size, table + tokens[k] * size, (size_t)size);
-}
-
-/* rows of one buffer into columns of another of the same kind */
-static void put(const Run *run, const Buffer *from, const Buffer *to, ix column) {
-    ix size = row_size(from), whole = row_size(to), shift = column * (ix)size_of(to->kind);
-    ix rows = rows_of(run, from);
-    for (ix k = 0; k < rows; k++)
-        memcpy(to->rows + k * whole + shift, from->rows + k * size, (size_t)size);
-}
-
-/* x += the first columns of y */
-static void add(const Run *run, const Buffer *x, const Buffer *y) {
-    ix rows = rows_of(run, x);
-    for (ix k = 0; k < rows; k++)
-        for (ix i = 0; i < x->width; i += LANES) {
-            __mmask16 mask = lanes(x->width - i);
-            __m512 sum = _mm512_add_ps(load(x->rows, x->kind, k * x->width + i, mask),
-                                       load(y->rows, y->kind, k * y->width + i, mask));
-            store(x->rows, x->kind, k * x->width + i, mask, sum);
-        }
-}
-
-static void scale(const Run *run, const Buffer *from, const Buffer *to, ix number) {
-    const __m512 by = _mm512_set1_ps(sqrtf((float)number));
-    ix count = rows_of(run, from) * from->width;
-    for (ix i = 0; i < count; i += LANES) {
-        __mmask16 mask = lanes(count - i);
-        __m512 x = _mm512_div_ps(load(from->rows, from->kind, i, mask), by);
-        store(to->rows, to->kind, i, mask, x);
-    }
-}
-
-/* A layer of the encoder in one direction; what it says last goes into the columns of `final`. */
-static void read_through(const Run *run, const ix *a) {
-    const Buffer *x = run->buffers + a[1], *y = run->buffers + a[2], *final = run->buffers + a[5];
-    const ix size = a[6], sources = run->task->sources;
-    float *gates = run->scratch, *cell = gates + 4 * size, *nothing = cell + size;
-    memset(cell, 0, 2 * (size_t)size * sizeof(float));
-    const void *before = nothing;
-    for (ix i = 0; i < sources; i++) {
-        const ix t = a[9] ? sources - 1 - i : i;
-        void *now = (void *)at(y->rows, y->kind, t * y->width + a[4]);
-        product(&(Product){(void *)a[7], (void *)a[8], NULL, before, gates, y->kind, x->kind, 1, size, 4 * size}, 1);
-        lstm_cell(gates, at(x->rows, x->kind, t * x->width + a[3]), x->kind, cell, cell, now, y->kind, 1, size);
-        before = now;
-    }
-    memcpy((void *)at(final->rows, final->kind, a[4]), before, (size_t)size * size_of(y->kind));
-}
-
-/* (S, heads x depth) -> (heads, S, depth), or across (heads, depth, S) */
-static void split(const Run *run, const Buffer *from, const Buffer *to, ix heads, ix across) {
-    const ix depth = from->width / heads, sources = run->task->sources;
-    const size_t size = (size_t)size_of(from->kind), row = (size_t)depth * size;
-    for (ix s = 0; s < sources; s++)
-        for (ix h = 0; h < heads; h++) {
-            const char *head = from->rows + (size_t)(s * heads + h) * row;
-            char *place = to->rows + (across ? (size_t)(h * depth * sources + s) * size : (size_t)(h * sources + s) * row);
-            if (!across)
-                memcpy(place, head, row);
-            else if (from->kind == BFLOAT16)
-                for (ix d = 0; d < depth; d++) memcpy(place + d * sources * 2, head + d * 2, 2);
-            else
-                for (ix d = 0; d < depth; d++) memcpy(place + d * sources * 4, head + d * 4, 4);
-        }
-}
-
-static void perform(const Run *run, const ix *a) {
-    const Buffer *x = run->buffers + a[1], *y = run->buffers + (a[0] == EMBED || a[2] < 0 ? 0 : a[2]);
-    switch (a[0]) {
-        case EMBED: embed(run, x, (const char *)a[2]); return;
-        case PUT: put(run, x, y, a[3]); return;
-        case PRODUCT:
-            product(&(Product){(void *)a[3], (void *)a[4], (void *)a[5], x->rows, y->rows, x->kind,
-                               y->kind, rows_of(run, x), x->width, y->width},
-                    1);
-            return;
-        case CELL: {
-            const Buffer *hidden = run->buffers + a[3], *cell = run->buffers + a[4];
-            lstm_cell(x->rows, a[2] < 0 ? NULL : run->buffers[a[2]].rows, x->kind, (float *)cell->rows,
-                      (float *)cell->rows, hidden->rows, hidden->kind, run->beam, hidden->width);
-            return;
-        }
-        case ADD: add(run, x, y); return;
-        case TANH: bend(x->rows, x->kind, rows_of(run, x) * x->width); return;
-        case SCALE: scale(run, x, y, a[3]); return;
-        case ATTEND: {
-            const Buffer *keys = run->buffers + a[3], *values = run->buffers + a[5];
-            const ix heads = a[6];
-            attend(x->rows, x->kind, keys->rows, (int)a[4], values->rows, keys->kind, NULL, y->rows, y->kind,
-                   run->attention, run->scratch, 1, run->beam, heads, x->width / heads, y->width / heads,
-                   run->task->sources);
-            return;
-        }
-        case LSTM: read_through(run, a); return;
-        case SPLIT: split(run, x, y, a[3], a[4]); return;
-    }
-}
-
 /* --------------------------------------------------------------------------------- the state */
 
-/* the one hypothesis before the first step */
+/* the one hypothesis of each sentence before the first step */
 static void begin_state(Run *run) {
     for (ix b = 0; b < run->task->buffer_count; b++) {
         const Buffer *state = run->buffers + b, *before = run->buffers + state->before;
         if (state->of != STATES) continue;
         if (state->before < 0) {
-            memset(state->rows, 0, (size_t)row_size(state));
+            memset(state->rows, 0, (size_t)(run->count * row_size(state)));
             continue;
         }
-        for (ix i = 0; i < state->width; i += LANES) {
-            const __mmask16 mask = lanes(state->width - i);
-            store(state->rows, state->kind, i, mask, load(before->rows, before->kind, state->column + i, mask));
-        }
+        for (ix n = 0; n < run->count; n++)
+            for (ix i = 0; i < state->width; i += LANES) {
+                const __mmask16 mask = lanes(state->width - i);
+                const ix from = n * before->width + state->column + i;
+                store(state->rows, state->kind, n * state->width + i, mask, load(before->rows, before->kind, from, mask));
+            }
     }
 }
 
-/* the state of new hypothesis k is that of the old one it continues */
-static void select_state(Run *run, const long long *parents, ix count) {
+/* the state of each new hypothesis is that of the old one it continues */
+static void select_state(Run *run) {
     for (ix b = 0; b < run->task->buffer_count; b++) {
         Buffer *buffer = run->buffers + b;
         if (buffer->of != STATES) continue;
-        size_t size = (size_t)row_size(buffer);
-        for (ix k = 0; k < count; k++) memcpy(run->moved + k * size, buffer->rows + parents[k] * size, size);
-        memcpy(buffer->rows, run->moved, count * size);
+        const ix size = row_size(buffer);
+        for (ix k = 0; k < run->running * run->beam; k++)
+            memcpy(buffer->other + k * size, buffer->rows + run->rows[k] * size, (size_t)size);
+        char *old = buffer->rows;
+        buffer->rows = buffer->other;
+        buffer->other = old;
     }
 }
 
@@ -182,113 +58,167 @@ static void enter(float *scores, long long *places, ix n, float score, long long
     places[i] = place;
 }
 
-/* the score that an end needs to be among the `beam` best of ends and continuations */
-static float bar(const Run *run, const float *values, ix count) {
+/* the score that an end needs to be among the `wide` best of `beam` ends and as many continuations */
+static float bar(const float *ending, const float *values, ix beam, ix wide) {
     float best[2 * MOST_ROWS];
     ix n = 0;
-    for (ix i = 0; i < run->beam + count; i++) {
-        float value = i < run->beam ? run->ending[i] : values[i - run->beam];
+    for (ix i = 0; i < beam + wide; i++) {
+        float value = i < beam ? ending[i] : values[i - beam];
         ix place = n++;
         for (; place > 0 && best[place - 1] < value; place--) best[place] = best[place - 1];
         best[place] = value;
     }
-    return best[(n < run->task->beam ? n : run->task->beam) - 1];
+    return best[(n < wide ? n : wide) - 1];
 }
 
-/* one step of the search; returns whether the sentence is done */
-static int advance(Run *run, ix t, ix *finished) {
+/* What the step leads to for running sentence j, which goes on as running sentence `slot`; returns whether it is done. */
+static int conclude(Run *run, ix j, ix slot, ix t) {
     const Task *task = run->task;
-    const ix wide = task->beam, row = t * wide;
     const Buffer *logits = run->buffers + task->logits;
-    run->attention = (float *)task->attention + row * task->sources;
-    for (ix i = task->first_ops; i < task->op_count; i++) perform(run, (const ix *)task->ops + i * OP_SIZE);
-    survey(logits->rows, logits->kind, NULL, 1, run->beam, logits->width, task->first_word, wide, run->norm,
-           run->best, run->words);
-    float *ends = (float *)task->ends + row;
-    for (ix k = 0; k < run->beam; k++) {
-        float logit = 0.0f;
-        _mm512_mask_storeu_ps(&logit, 1, load(logits->rows, logits->kind, k * logits->width + task->end, 1));
-        ends[k] = logit - run->norm[k];
-        run->ending[k] = t < task->least ? -__builtin_inff() : run->scores[k] + ends[k];
+    Sentence *s = run->all[run->live[j]];
+    const ix wide = task->beam, beam = run->beam, row = j * beam, at_step = t * wide;
+    const ix columns = s->columns ? s->columns : logits->width;
+    const char *own = logits->rows + row * row_size(logits);
+    const float *scores = run->scores + row;
+    survey(own, logits->kind, NULL, 1, beam, columns, task->first_word, wide, run->norm, run->best, run->words);
+    float ending[MOST_ROWS], values[MOST_ROWS], *ends = (float *)s->ends + at_step;
+    for (ix k = 0; k < beam; k++) {
+        const __m512 logit = load(own, logits->kind, k * columns + task->end, 1);
+        ends[k] = _mm512_cvtss_f32(logit) - run->norm[k];
+        ending[k] = t < s->least ? -__builtin_inff() : scores[k] + ends[k];
     }
-    float values[MOST_ROWS];
-    long long *parents = (long long *)task->parents + row, *tokens = (long long *)task->tokens + row;
-    choose(run->scores, run->norm, run->best, run->words, 1, run->beam, wide, wide, values,
-           (float *)task->gains + row, parents, tokens);
-    const float least = bar(run, values, wide), norm = ((const float *)task->norms)[t];
-    for (ix k = 0; k < run->beam; k++) {
-        if (!(run->ending[k] > -__builtin_inff())) continue;
-        float score = run->ending[k] / norm;
-        if (run->ending[k] >= least) {
-            enter((float *)task->finished, (long long *)task->finished_at, task->n_best, score, row + k);
+    long long *parents = (long long *)s->parents + at_step, *tokens = (long long *)s->tokens + at_step;
+    choose(scores, run->norm, run->best, run->words, 1, beam, wide, wide, values, (float *)s->gains + at_step,
+           parents, tokens);
+    const float least = bar(ending, values, beam, wide), norm = ((const float *)task->norms)[t];
+    ix *finished = run->finished + run->live[j];
+    for (ix k = 0; k < beam; k++) {
+        if (!(ending[k] > -__builtin_inff())) continue;
+        float score = ending[k] / norm;
+        if (ending[k] >= least) {
+            enter((float *)s->finished, (long long *)s->finished_at, task->n_best, score, at_step + k);
             ++*finished;
-        } else if (t == task->last)
-            enter((float *)task->unfinished, (long long *)task->unfinished_at, task->n_best, score,
-                  row + k);
+        } else if (t == s->last)
+            enter((float *)s->unfinished, (long long *)s->unfinished_at, task->n_best, score, at_step + k);
     }
     for (ix k = 0; k < wide; k++) {
-        if (task->column_words) tokens[k] = ((const long long *)task->column_words)[tokens[k]];
-        run->tokens[k] = tokens[k];
-        run->scores[k] = values[k];
+        if (s->column_words) tokens[k] = ((const long long *)s->column_words)[tokens[k]];
+        run->next_tokens[slot * wide + k] = tokens[k];
+        run->next_scores[slot * wide + k] = values[k];
+        run->rows[slot * wide + k] = row + parents[k];
     }
-    select_state(run, parents, wide);
-    run->beam = wide;
-    float reachable = values[0] / ((const float *)task->norms)[task->last];
-    float worst = ((const float *)task->finished)[task->n_best - 1];
-    return t == task->last || *finished >= wide || reachable <= worst;
+    s->steps = t + 1;
+    const float reachable = values[0] / ((const float *)task->norms)[s->last];
+    const float worst = ((const float *)s->finished)[task->n_best - 1];
+    return t == s->last || *finished >= wide || reachable <= worst;
+}
+
+/* one step of the search */
+static void advance(Run *run, ix t) {
+    const Task *task = run->task;
+    for (ix i = task->first_ops; i < task->op_count - 1; i++) perform(run, (const ix *)task->ops + i * OP_SIZE, t);
+    judge(run, (const ix *)task->ops + (task->op_count - 1) * OP_SIZE);
+    ix kept = 0;
+    for (ix j = 0; j < run->running; j++)
+        if (!conclude(run, j, kept, t)) run->live[kept++] = run->live[j];
+    run->running = kept;
+    run->beam = task->beam;
+    long long *tokens = run->tokens;
+    float *scores = run->scores;
+    run->tokens = run->next_tokens, run->next_tokens = tokens;
+    run->scores = run->next_scores, run->next_scores = scores;
+    select_state(run);
 }
 
 /* ------------------------------------------------------------------------------------ memory */
 
-static size_t room_of(const Task *task, const Buffer *buffer) {
-    const ix rows = buffer->of == SENTENCE ? 1 : buffer->of == POSITIONS ? task->sources : task->beam;
-    return (size_t)(rows * row_size(buffer) + 63) / 64 * 64;
+/* Something after the other: how much there is so far, and where it begins, once that is known. */
+typedef struct {
+    char *base;
+    size_t count;
+} Arena;
+
+static void *take(Arena *arena, ix bytes) {
+    char *place = arena->base ? arena->base + arena->count : NULL;
+    arena->count += (size_t)(bytes + 63) / 64 * 64;
+    return place;
 }
 
-static int prepare(Run *run, const Task *task) {
-    const ix *given = (const ix *)task->buffers;
-    size_t total = 0, largest = 0;
-    run->buffers = malloc((size_t)task->buffer_count * sizeof(Buffer));
-    if (!run->buffers) return 0;
-    ix asked = 0;
+static void lay_out_run(Run *run, Arena *arena) {
+    const Task *task = run->task;
+    const ix *given = (const ix *)task->buffers, rows = run->count * task->beam, words = task->beam * task->beam;
+    ix widest = 0, longest = 0, scratch = 0;
+    run->first = take(arena, (run->count + 1) * (ix)sizeof(ix));
+    run->live = take(arena, run->count * (ix)sizeof(ix));
+    run->finished = take(arena, run->count * (ix)sizeof(ix));
+    run->buffers = take(arena, task->buffer_count * (ix)sizeof(Buffer));
+    ix positions = 0;
+    for (ix n = 0; n < run->count; n++) {
+        const ix sources = run->all[n]->sources;
+        if (run->first) run->first[n] = positions, run->live[n] = n, run->finished[n] = 0;
+        positions += sources;
+        longest = sources > longest ? sources : longest;
+    }
+    if (run->first) run->first[run->count] = positions;
     for (ix b = 0; b < task->buffer_count; b++, given += BUFFER_SIZE) {
-        Buffer *buffer = run->buffers + b;
-        *buffer = (Buffer){given[0], (int)given[1], (int)given[2], given[4], given[5], (char *)given[3]};
-        asked = buffer->width > asked ? buffer->width : asked;
-        if (buffer->rows) continue;
-        size_t size = room_of(task, buffer);
-        total += size;
-        largest = size > largest ? size : largest;
+        Buffer buffer = {given[0], (int)given[1], (int)given[2], given[4], given[5], (char *)given[3], NULL};
+        const ix high = buffer.of == SENTENCE ? run->count : buffer.of == POSITIONS ? positions : rows;
+        widest = buffer.width > widest ? buffer.width : widest;
+        if (!buffer.rows) buffer.rows = take(arena, high * row_size(&buffer));
+        if (buffer.of == STATES) buffer.other = take(arena, high * row_size(&buffer));
+        if (run->buffers) run->buffers[b] = buffer;
     }
-    run->arena = aligned_alloc(64, total + largest);
-    run->scratch = malloc(8 * (size_t)(task->sources + asked) * sizeof(float));
-    if (!run->arena || !run->scratch) return 0;
-    char *place = run->arena;
-    for (ix b = 0; b < task->buffer_count; b++) {
-        Buffer *buffer = run->buffers + b;
-        if (buffer->rows) continue;
-        buffer->rows = place;
-        place += room_of(task, buffer);
+    for (ix i = 0; i < task->first_ops; i++) {
+        const ix *op = (const ix *)task->ops + i * OP_SIZE;
+        if (op[0] == LSTM && op[6] > scratch) scratch = op[6];
     }
-    run->moved = place;
-    return 1;
+    scratch *= 6 * run->count; /* of read_through: cells, hidden states and gates */
+    if (scratch < 8 * (longest + widest)) scratch = 8 * (longest + widest);
+    run->scratch = take(arena, scratch * (ix)sizeof(float));
+    run->tokens = take(arena, rows * (ix)sizeof(long long));
+    run->next_tokens = take(arena, rows * (ix)sizeof(long long));
+    run->rows = take(arena, rows * (ix)sizeof(long long));
+    run->words = take(arena, words * (ix)sizeof(long long));
+    run->scores = take(arena, rows * (ix)sizeof(float));
+    run->next_scores = take(arena, rows * (ix)sizeof(float));
+    run->norm = take(arena, task->beam * (ix)sizeof(float));
+    run->best = take(arena, words * (ix)sizeof(float));
 }
 
-ix search(const Task *task) {
-    float scores[MOST_ROWS] = {0}, ending[MOST_ROWS], norm[MOST_ROWS], best[MOST_ROWS * MOST_ROWS];
-    long long tokens[MOST_ROWS] = {task->begin}, words[MOST_ROWS * MOST_ROWS];
-    Run run = {.task = task, .beam = 1, .tokens = tokens, .scores = scores, .ending = ending,
-               .norm = norm, .best = best, .words = words};
-    ix steps = -1, finished = 0;
-    if (prepare(&run, task)) {
-        for (ix i = 0; i < task->first_ops; i++) perform(&run, (const ix *)task->ops + i * OP_SIZE);
-        begin_state(&run);
-        steps = 0;
-        while (!advance(&run, steps++, &finished)) {}
+/* some sentences from their first step to their last; returns 1 if there is no memory */
+static int search_some(const Task *task, Sentence **all, ix count) {
+    Run run = {.task = task, .all = all, .count = count};
+    Arena arena = {NULL, 0};
+    lay_out_run(&run, &arena);
+    arena.base = aligned_alloc(64, arena.count);
+    if (!arena.base) return 1;
+    arena.count = 0;
+    lay_out_run(&run, &arena);
+    run.running = count, run.beam = 1;
+    for (ix n = 0; n < count; n++) run.tokens[n] = task->begin, run.scores[n] = 0.0f;
+    for (ix i = 0; i < task->first_ops; i++) perform(&run, (const ix *)task->ops + i * OP_SIZE, 0);
+    begin_state(&run);
+    for (ix t = 0; run.running; t++) advance(&run, t);
+    free(arena.base);
+    return 0;
+}
+
+int search(const Task *task, ix threads) {
+    Sentence *sentences = (Sentence *)task->sentences;
+    Sentence **all = malloc((size_t)task->count * sizeof(Sentence *));
+    int failed = !all;
+    if (failed) return 1;
+    if (threads > task->count) threads = task->count;
+    ix place = 0; /* every thread has as many of each length */
+    for (ix part = 0; part < threads; part++)
+        for (ix n = part; n < task->count; n += threads) all[place++] = sentences + n;
+    _Pragma("omp parallel for num_threads((int)threads) schedule(static, 1) reduction(| : failed) if (threads > 1)")
+    for (ix part = 0; part < threads; part++) {
+        const ix more = task->count % threads, each = task->count / threads;
+        const ix from = part * each + (part < more ? part : more);
+        failed |= search_some(task, all + from, each + (part < more));
     }
-    free(run.scratch);
-    free(run.arena);
-    free(run.buffers);
-    return steps;
+    free(all);
+    return failed;
 }
 #endif

@@ -104,7 +104,8 @@ def product(
     bias = None if bias is None else bias.detach().float().contiguous()
     compiled.multiply(
         *_in_memory(left), *_in_memory(right), 0 if bias is None else bias.data_ptr(),
-        y.data_ptr(), y.stride(0), KINDS[y.dtype], add, *y.shape, left.shape[1], torch.get_num_threads(),
+        y.data_ptr(), y.stride(0), KINDS[y.dtype], add, *y.shape, left.shape[1],
+        torch.get_num_threads(),
     )  # fmt: skip
     return y
 

@@ -217,8 +217,9 @@ class Seq2Seq(nn.Module):
         assert table is not None
         return plan_of(self.decoder, table.weight, state, output or self.output.product, words)
 
-    def plan_from_source(self, source: Tensor) -> Plan | None:
-        """The search of one source (1, S) written down from its tokens on, where it can be."""
+    def plan_from_source(self, source: Tensor, lengths: Tensor) -> Plan | None:
+        """The search of sources (B, S), padded with 0, written down from their tokens on, where it
+        can be; lengths (B,)."""
         asked, table = self.source_embedding, self.step_embedding or self.target_embedding
         if self.decoder is None or self.copying is not None or asked is None or table is None:
             return None

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from transduce.errors import FolderError
-from transduce.kernels.plan import Plan
+from transduce.kernels import Blocked
+from transduce.kernels.plan import Lists, Plan
 from transduce.model.output import OutputLayer
 from transduce.model.plan import blocked_of
 from transduce.model.seq2seq import Seq2Seq
@@ -127,14 +128,21 @@ class Shortlisted:
             return None
         return self.model.plan(memory.memory, state, memory.product, memory.words)
 
-    def plan_from_source(self, source: Tensor) -> Plan | None:
+    def plan_from_source(self, source: Tensor, lengths: Tensor) -> Plan | None:
         """As `Seq2Seq.plan_from_source`."""
-        plan, output = self.model.plan_from_source(source), self.model.output
+        plan, output = self.model.plan_from_source(source, lengths), self.model.output
         if plan is None:
             return None
-        words = self.shortlist.members(source, output.vocabulary)[0].nonzero().squeeze(1)
-        blocked = blocked_of(output.part(words))
-        return None if blocked is None else plan.among(blocked, words)
+        real = torch.arange(source.shape[1]) < lengths.unsqueeze(1)
+        source = torch.where(real, source, source[:, :1])  # padding has no candidates
+        members = self.shortlist.members(source, output.vocabulary).numpy()
+        return plan.among(Lists.of(members, self._laid_out))
+
+    def _laid_out(self, words: Tensor) -> Blocked:
+        """The output layer's product for some words, as kernels read it."""
+        blocked = blocked_of(self.model.output.part(words))
+        assert blocked is not None  # as that for all words is, or there were no plan
+        return blocked
 
     def step(self, tokens: Tensor, state: State, memory: ShortMemory) -> Step:
         features = self.model.step_features(tokens, state)

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.recipe import SearchOptions
-from transduce.search.alone import search_alone, search_source
 from transduce.search.history import History
 from transduce.search.interface import SearchModel
 from transduce.search.limits import Limits, remaining
+from transduce.search.planned import search_running, search_sources
 from transduce.search.running import Ended, Method, Running, begin
 
 
@@ -94,14 +94,13 @@ def search_batch(
     model: SearchModel, method: Method, source: Tensor, lengths: Tensor, options: SearchOptions
 ) -> list[list[Hypothesis]]:
     """Search one batch to its end. source (B, S) int64 padded, lengths (B,) with EOS."""
-    if len(lengths) == 1:
-        at_once = search_source(model, source, lengths, options)
-        if at_once is not None:
-            return at_once
+    at_once = search_sources(model, source, lengths, options)
+    if at_once is not None:
+        return at_once
     pool = Pool(model, method, options, source.device)
     pool.admit(np.arange(len(lengths)), source, lengths.cpu())
     if len(lengths) == 1 and pool.running is not None:
-        alone = search_alone(model, pool.running, options)
+        alone = search_running(model, pool.running, options)
         if alone is not None:
             return [alone]
     while pool.running is not None:

@@ -1,7 +1,8 @@
-"""The beam search of one sentence in one call, where the model has a plan for its steps.
+"""The beam search of sentences in one call, where the model has a plan for its steps.
 
 What comes out is what `beam` finds (and `greedy`, which is a beam of one): kernels/search.c does
-the same in the same order. For a single sentence most of a step's time would be Python's.
+the same in the same order, for all sentences of a batch, each thread for some. Step by step much of
+the time is Python's, and for a single sentence most of it.
 """
 
 from __future__ import annotations
@@ -9,41 +10,52 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from transduce.data.tokenizers.base import BOS, EOS
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.hypotheses.scoring import length_norms, max_tokens, min_tokens, normalise
-from transduce.kernels.plan import Ends, Plan, Walk, fits
+from transduce.kernels.plan import Ends, Walk, fits
 from transduce.recipe import SearchOptions
 from transduce.search.candidates import WORDS
 from transduce.search.interface import SearchModel
 from transduce.search.running import Running
 
-MOST_ATTENTION = 1 << 24  # numbers of attention, of all steps: what Python would note step by step
+MOST_ATTENTION = 1 << 24  # numbers of attention of all steps and sentences of a call
 
 
-def search_source(
+def search_sources(
     model: SearchModel, source: Tensor, lengths: Tensor, options: SearchOptions
 ) -> list[list[Hypothesis]] | None:
-    """The n best hypotheses of the only sentence of a source (1, S), its length (1,), from its
-    tokens on; None where there is no plan for all of it."""
+    """The n best hypotheses of each source (B, S), lengths (B,), from their tokens on; None where
+    there is no plan for all of it."""
     make = getattr(model, "plan_from_source", None)
     if make is None or not _could(options) or source.device.type != "cpu" or source.dim() > 2:
         return None
-    source = source[:, : int(lengths[0])].long().contiguous()  # as kernels read it
-    positions = source.shape[1]
-    least, last = min_tokens(positions - 1, options), max_tokens(positions - 1, options)
-    norms = length_norms(last, options)
-    if not _fits((last + 1) * positions, options):
+    order = torch.argsort(lengths, descending=True, stable=True)
+    positions = lengths[order].numpy()
+    spans = np.array([_span(int(length), options) for length in positions])
+    numbers = (spans[:, 1] + 1) * positions * options.beam
+    if numbers.max() > MOST_ATTENTION:
         return None
-    plan = make(source)
-    if plan is None or plan.columns - WORDS < options.beam:
-        return None
-    return [_search(plan, least, last, norms, options, positions, source[0])]
+    source = source[order, : int(positions[0])].long().contiguous()  # as kernels read it
+    found: list[list[Hypothesis]] = []
+    while len(found) < len(order):
+        part = slice(len(found), len(found) + _fitting(numbers[len(found) :]))
+        plan = make(source[part], lengths[order[part]])
+        if plan is None or plan.columns - WORDS < options.beam:
+            return None
+        ends = _ends(spans[part], options)
+        walks = plan.search(options.beam, options.n_best, ends, positions[part], source[part])
+        found += [_hypotheses(walk, options) for walk in walks]
+    results = [found[0]] * len(found)
+    for i, hypotheses in zip(order.tolist(), found, strict=True):
+        results[i] = hypotheses
+    return results
 
 
-def search_alone(
+def search_running(
     model: SearchModel, running: Running, options: SearchOptions
 ) -> list[Hypothesis] | None:
     """The n best hypotheses of the only sentence that is running, before its first step; None
@@ -52,12 +64,14 @@ def search_alone(
     if make is None or not _could(options):
         return None
     first, least, last = limits.spans[:, 0].tolist()
-    if not _fits((last + 1 - first) * running.width, options):
+    if (last + 1 - first) * running.width * options.beam > MOST_ATTENTION:
         return None
     plan = make(running.memory, running.state)
     if plan is None or plan.columns - WORDS < options.beam:
         return None
-    return _search(plan, least - first, last - first, limits.norms, options, running.width)
+    ends = _ends(np.array([[least - first, last - first]]), options)
+    sources = np.array([running.width])
+    return _hypotheses(plan.search(options.beam, options.n_best, ends, sources)[0], options)
 
 
 def _could(options: SearchOptions) -> bool:
@@ -65,23 +79,20 @@ def _could(options: SearchOptions) -> bool:
     return fits(options.beam) and not options.coverage_penalty and not options.length_bonus
 
 
-def _fits(numbers: int, options: SearchOptions) -> bool:
-    """Whether there is room for the attention of so many positions by steps."""
-    return numbers * options.beam <= MOST_ATTENTION
+def _span(positions: int, options: SearchOptions) -> tuple[int, int]:
+    """The fewest and the most tokens of a target, by the positions of its source."""
+    return min_tokens(positions - 1, options), max_tokens(positions - 1, options)
 
 
-def _search(
-    plan: Plan,
-    least: int,
-    last: int,
-    norms: list[float],
-    options: SearchOptions,
-    sources: int,
-    source: Tensor | None = None,
-) -> list[Hypothesis]:
-    scale = np.array(norms, dtype=np.float32)
-    ends = Ends(least, last, scale, begin=BOS, end=EOS, first_word=WORDS)
-    return _hypotheses(plan.search(options.beam, options.n_best, ends, sources, source), options)
+def _fitting(numbers: np.ndarray) -> int:
+    """How many sentences with so many numbers of attention go together; at least one."""
+    return max(1, int(np.searchsorted(np.cumsum(numbers), MOST_ATTENTION, side="right")))
+
+
+def _ends(spans: np.ndarray, options: SearchOptions) -> Ends:
+    """spans (B, 2): the fewest and most tokens."""
+    norms = np.array(length_norms(int(spans[:, 1].max()), options), dtype=np.float32)
+    return Ends(spans[:, 0], spans[:, 1], norms, begin=BOS, end=EOS, first_word=WORDS)
 
 
 def _hypotheses(walk: Walk, options: SearchOptions) -> list[Hypothesis]:

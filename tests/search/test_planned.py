@@ -19,7 +19,7 @@ from transduce.model.packing import pack
 from transduce.model.shortlist import Shortlist, Shortlisted
 from transduce.recipe import ModelOptions, SearchOptions
 from transduce.search import beam_search, decode_batch, pool
-from transduce.search.alone import search_alone, search_source
+from transduce.search.planned import search_running, search_sources
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
 
@@ -62,8 +62,8 @@ def both(
 ) -> list[tuple[list[Hypothesis], list[Hypothesis]]]:
     """What each source gets in one call, by a plan of the steps and by one from the source on, and
     step by step. planned, from_source: whether there are these plans (as a rule both or none)."""
-    took: dict[str, list[bool]] = {"search_source": [], "search_alone": []}
-    of = {"search_source": search_source, "search_alone": search_alone}
+    took: dict[str, list[bool]] = {"search_sources": [], "search_running": []}
+    of = {"search_sources": search_sources, "search_running": search_running}
 
     def searched(*names: str) -> list[list[Hypothesis]]:
         def watched(name: str, *given: Any) -> Any:
@@ -78,11 +78,11 @@ def both(
             return [decode_batch(model, [source], options)[0] for source in SOURCES]
 
     by_step = searched()
-    from_steps = searched("search_alone")
-    assert took["search_alone"] == [planned] * len(SOURCES)
-    whole = searched("search_source")
+    from_steps = searched("search_running")
+    assert took["search_running"] == [planned] * len(SOURCES)
+    whole = searched("search_sources")
     wanted = planned if from_source is None else from_source
-    assert took["search_source"] == [wanted] * len(SOURCES)
+    assert took["search_sources"] == [wanted] * len(SOURCES)
     return [*zip(from_steps, by_step, strict=True), *zip(whole, by_step, strict=True)]
 
 
@@ -193,7 +193,7 @@ def test_a_token_that_is_not_there_is_no_part_of_a_plan() -> None:
     model = pack(make(), "bf16")
     with torch.inference_mode():
         for token in (SIZE, -1, 1 << 40):
-            assert model.plan_from_source(torch.tensor([[5, token, 2]])) is None
+            assert model.plan_from_source(torch.tensor([[5, token, 2]]), torch.tensor([3])) is None
 
 
 def test_a_copy_has_a_plan_of_its_own() -> None:
