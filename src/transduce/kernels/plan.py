@@ -69,6 +69,9 @@ class Lists:
     @classmethod
     def of(cls, members: np.ndarray, part: Callable[[Tensor], Blocked]) -> Lists:
         """members (B, V) boolean: which words are whose; part: the product for words (N,)."""
+        if len(members) == 1:
+            tokens = torch.from_numpy(members[0].nonzero()[0])
+            return cls(tokens, np.array([len(tokens)]), np.zeros(1, np.int64), part(tokens))
         sentence, word = np.nonzero(members)
         count = np.bincount(sentence, minlength=len(members))
         room = -(-count // BLOCK) * BLOCK
@@ -79,13 +82,14 @@ class Lists:
         return cls(tokens, count, start, part(tokens))
 
     def addresses(self) -> np.ndarray:
-        """(5, B): count, weights, scales, bias and tokens of each sentence."""
-        weights, scales, bias = self.product.addresses
-        numbers = (weights, self.product.width), (scales, 4), (bias, 4), (self.words.data_ptr(), 8)
-        places = [
-            address + size * self.start if address else 0 * self.start for address, size in numbers
-        ]
-        return np.stack([self.count, *places])
+        """(B, 5): count, weights, scales, bias and tokens of each sentence."""
+        found = np.empty((len(self.count), 5), np.int64)
+        found[:, 0] = self.count
+        sizes = self.product.width, 4, 4
+        numbers = [*zip(self.product.addresses, sizes, strict=True), (self.words.data_ptr(), 8)]
+        for column, (address, size) in enumerate(numbers, start=1):
+            found[:, column] = address + size * self.start if address else 0
+        return found
 
 
 class Walk(NamedTuple):
@@ -298,7 +302,7 @@ class Plan:
         if source is not None:
             sentences[:, 3] = source.data_ptr() + np.arange(len(walks)) * source.stride(0) * 8
         if self._lists is not None:
-            sentences[:, 4:9] = self._lists.addresses().T
+            sentences[:, 4:9] = self._lists.addresses()
         elif self._words is not None:
             sentences[:, 8] = self._words.data_ptr()
         for row, walk in zip(sentences, walks, strict=True):

@@ -87,13 +87,23 @@ static inline __m512 logarithm(__m512 x) {
     return _mm512_mask_mov_ps(p, nothing, _mm512_set1_ps(-__builtin_inff()));
 }
 
-/* 1 / (1 + e^-x) to about two units in the last place: the reciprocal is one of 14 bits and a step of
- * Newton's, since a division takes as long as all the rest. Below -87 it is that of -87. */
+/* 1 / (1 + e^-x), to about two units in the last place of 1: e^-x = 2^n 2^r, |r| <= 1/2, and for 2^r the Taylor
+ * polynomial of e^(r log 2). The reciprocal is one of 14 bits and a step of Newton's, since a division takes as long
+ * as all the rest. Below -87 it is that of -87. */
 static inline __m512 sigmoid(__m512 x) {
     const __m512 one = _mm512_set1_ps(1.0f);
-    __m512 minus = _mm512_sub_ps(_mm512_setzero_ps(), x);
-    minus = _mm512_min_ps(_mm512_set1_ps(87.0f), minus); /* the second is kept if it is no number */
-    const __m512 sum = _mm512_add_ps(one, exponential(minus));
+    __m512 y = _mm512_mul_ps(x, _mm512_set1_ps(-1.44269504f));
+    y = _mm512_min_ps(_mm512_set1_ps(126.0f), y); /* the second is kept if it is no number */
+    y = _mm512_max_ps(_mm512_set1_ps(-150.0f), y);
+    const __m512 n = _mm512_roundscale_ps(y, 0), r = _mm512_sub_ps(y, n);
+    __m512 p = _mm512_set1_ps(1.5403530e-4f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3333558e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.6181291e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.5504109e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.4022651e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.9314718e-1f));
+    p = _mm512_fmadd_ps(p, r, one);
+    const __m512 sum = _mm512_add_ps(one, _mm512_scalef_ps(p, n));
     const __m512 about = _mm512_rcp14_ps(sum);
     return _mm512_mul_ps(about, _mm512_fnmadd_ps(sum, about, _mm512_set1_ps(2.0f)));
 }

@@ -133,8 +133,9 @@ class Shortlisted:
         plan, output = self.model.plan_from_source(source, lengths), self.model.output
         if plan is None:
             return None
-        real = torch.arange(source.shape[1]) < lengths.unsqueeze(1)
-        source = torch.where(real, source, source[:, :1])  # padding has no candidates
+        if len(source) > 1:
+            real = torch.arange(source.shape[1]) < lengths.unsqueeze(1)
+            source = torch.where(real, source, source[:, :1])  # padding has no candidates
         members = self.shortlist.members(source, output.vocabulary).numpy()
         return plan.among(Lists.of(members, self._laid_out))
 

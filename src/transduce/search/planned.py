@@ -33,25 +33,27 @@ def search_sources(
     make = getattr(model, "plan_from_source", None)
     if make is None or not _could(options) or source.device.type != "cpu" or source.dim() > 2:
         return None
-    order = torch.argsort(lengths, descending=True, stable=True)
-    positions = lengths[order].numpy()
+    order = np.argsort(-lengths.numpy(), kind="stable")
+    positions = lengths.numpy()[order]
     spans = np.array([_span(int(length), options) for length in positions])
     numbers = (spans[:, 1] + 1) * positions * options.beam
     if numbers.max() > MOST_ATTENTION:
         return None
-    source = source[order, : int(positions[0])].long().contiguous()  # as kernels read it
-    found: list[list[Hypothesis]] = []
-    while len(found) < len(order):
-        part = slice(len(found), len(found) + _fitting(numbers[len(found) :]))
-        plan = make(source[part], lengths[order[part]])
+    source = source[:, : int(positions[0])].long().contiguous()  # as kernels read it
+    if len(order) > 1:
+        source = source[torch.from_numpy(order)]
+    results: list[list[Hypothesis]] = [[]] * len(order)
+    start = 0
+    while start < len(order):
+        part = slice(start, start + _fitting(numbers[start:]))
+        plan = make(source[part], torch.from_numpy(positions[part]))
         if plan is None or plan.columns - WORDS < options.beam:
             return None
         ends = _ends(spans[part], options)
         walks = plan.search(options.beam, options.n_best, ends, positions[part], source[part])
-        found += [_hypotheses(walk, options) for walk in walks]
-    results = [found[0]] * len(found)
-    for i, hypotheses in zip(order.tolist(), found, strict=True):
-        results[i] = hypotheses
+        for i, walk in zip(order[part].tolist(), walks, strict=True):
+            results[i] = _hypotheses(walk, options)
+        start = part.stop
     return results
 
 
