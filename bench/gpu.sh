@@ -97,7 +97,7 @@ tests() {
 
 lstm() { run lstm 60 $(speed) lstm "${SMALL_LSTM[@]}"; }
 
-train() { run train 130 $(speed) train "${SMALL_TRAIN[@]}"; }
+train() { run train 170 $(speed) train "${SMALL_TRAIN[@]}"; }
 
 # The model of the recipe, kept for `decode`: train until the time is over, then say when.
 bleu() {

@@ -7,12 +7,14 @@
     python bench/gpu_speed.py reached runs/multi30k --score 39
 
 `train` trains the reference model (bench/reference.yaml, with options replaced by key=value) on
-Multi30k en-de. `--device cpu` measures a processor with the same code. Each prints one table.
+Multi30k en-de, on a GPU with and without CUDA graphs, and says how many shapes those were recorded
+for. `--device cpu` measures a processor with the same code. Each prints one table.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import platform
 import statistics
 import time
@@ -42,6 +44,7 @@ from transduce.training.update import Updater
 REFERENCE = Path(__file__).with_name("reference.yaml")
 LINES = "multi30k-en-de:test_2016_flickr"  # what is decoded
 WARM = 30  # updates before the clock starts: shapes, allocator and libraries settle
+WARM_GRAPHS = 400  # with CUDA graphs, so that most shapes have been recorded
 
 
 def main() -> None:
@@ -66,7 +69,8 @@ def parse() -> argparse.Namespace:
     training.add_argument("overrides", nargs="*", metavar="key=value", help="recipe options")
     training.add_argument("--batch-tokens", type=numbers, default=[3000, 12000, 48000])
     training.add_argument("--precisions", type=names, default=["fp32", "bf16"])
-    training.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
+    training.add_argument("--graphs", type=names, default=["off", "on"], help="CUDA graphs")
+    training.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     training.set_defaults(run=train)
     decoding = commands.add_parser("decode", help="sentences a second")
     decoding.add_argument("model", type=Path, help="model folder")
@@ -164,11 +168,13 @@ def train(options: argparse.Namespace, device: torch.device) -> None:
     corpora = open_corpora(recipe.data.train)
     sides = learn_sides(recipe, corpora)
     store = prepare(corpora, *sides, recipe.data, cache_root() / "prepared")
-    head = ["batch_tokens", "precision", "target tokens/s", "source+target/s", "updates/s"]
-    rows = [[*head, "ms to queue one", "GPU MiB", "loss"]]
-    for tokens in options.batch_tokens:
-        for precision in options.precisions:
-            rows.append(measure(recipe, store, sides, tokens, precision, options.seconds, device))
+    head = ["batch_tokens", "precision", "graphs", "target tokens/s", "source+target/s"]
+    rows = [[*head, "updates/s", "ms to queue one", "GPU MiB", "loss"]]
+    ways = [way for way in options.graphs if way == "off" or device.type == "cuda"]
+    for tokens, precision, way in itertools.product(options.batch_tokens, options.precisions, ways):
+        graphs = {"cuda_graphs": way == "on"}
+        told = recipe.model_copy(update={"training": recipe.training.model_copy(update=graphs)})
+        rows.append(measure(told, store, sides, tokens, precision, options.seconds, device))
     parameters = sum(p.numel() for p in build(recipe, sides, device).parameters())
     print(f"{REFERENCE.name}: {parameters:,} parameters, vocabulary {sides[1].size}, {device}\n")
     print_table(rows)
@@ -195,7 +201,8 @@ def measure(
     pin = device if gpu else None
     stream = BatchStream(store, *sides, batch_tokens=batch_tokens, seed=1, pin=pin)
     try:
-        for _ in range(WARM if gpu else 2):
+        warm = WARM_GRAPHS if updater.graphs is not None else WARM
+        for _ in range(warm if gpu else 2):
             updater.apply([stream.next()], 1e-3)
         updater.take_window()
         synchronize(device)
@@ -221,6 +228,7 @@ def measure(
     return [
         f"{batch_tokens:,}",
         precision,
+        "off" if updater.graphs is None else f"on, {len(updater.graphs)}",
         f"{window.tokens / spent:,.0f}",
         f"{(window.tokens + source) / spent:,.0f}",
         f"{updates / spent:.1f}",

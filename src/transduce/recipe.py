@@ -168,6 +168,9 @@ class TrainingOptions(Options):
     start: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1  # of weights, order, dropout, sampling
     threads: Positive | None = None  # of torch on the CPU; default: torch's own choice
+    # on a GPU: pad batches to few shapes and replay what each needs as a CUDA graph; written and
+    # tested against a stand-in on a CPU, not yet measured on a GPU
+    cuda_graphs: bool = False
     tensorboard: bool = False  # also write TensorBoard events
 
     @field_validator("metric")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
 import subprocess
@@ -15,9 +16,11 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 import transduce
+from transduce.data.batches import Batch
 from transduce.model import Seq2Seq
 from transduce.model.packing import pack
 from transduce.recipe import Recipe, SearchOptions, TrainingOptions
@@ -215,7 +218,157 @@ def test_a_batch_that_does_not_fit_goes_in_halves(device: torch.device) -> None:
     assert window.loss == pytest.approx(2 * float(alone), rel=1e-3)
 
 
+# ---------------------------------------------------------------------------------- CUDA graphs
+
+
+# Three of one shape come before it is recorded, so the others are replayed.
+LIKE = [ROWS[n : n + 60] for n in range(8)]
+steady = pytest.mark.parametrize("name", [name for name in MODELS if name != "copy"])
+
+
+def with_graphs(model: Seq2Seq, device: torch.device, precision: str = "fp32") -> Updater:
+    updater = make_updater(model.to(device), precision, cuda_graphs=True)
+    assert (updater.graphs is not None) == (device.type == "cuda")
+    return updater
+
+
+def recorded(updater: Updater) -> int:
+    """How many shapes are; on a processor, where none can be, as if one were."""
+    return 1 if updater.graphs is None else len(updater.graphs)
+
+
+def updates(updater: Updater, batches: list[Batch], seed: int = 7) -> list[Tensor]:
+    """The weights after some updates, on the CPU."""
+    torch.manual_seed(seed)
+    for batch in batches:
+        updater.apply([batch], 0.01)
+    return [p.detach().cpu() for p in updater.parameters]
+
+
+@steady
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_replayed_gradients_are_those_of_an_eager_pass(
+    name: str, precision: str, device: torch.device
+) -> None:
+    if precision == "bf16" and not has_bf16(device):
+        pytest.skip("needs bf16")
+    model = make_model(name)
+    graphs = with_graphs(copy.deepcopy(model).train(), device, precision)
+    plain = make_updater(model.train().to(device), precision)
+    with exact():
+        for rows in LIKE:
+            batch = batch_of(rows)
+            sums, expected = (one._gradients([batch, batch], 200) for one in (graphs, plain))
+            torch.testing.assert_close(sums, expected, rtol=2e-2, atol=0.0)
+            for ours, theirs in zip(graphs.parameters, plain.parameters, strict=True):
+                assert (ours.grad is None) == (theirs.grad is None)
+                if ours.grad is None or theirs.grad is None:
+                    continue
+                if precision == "fp32":
+                    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+                elif theirs.grad.norm() > 1e-4:
+                    flat = ours.grad.flatten(), theirs.grad.flatten()
+                    assert torch.cosine_similarity(*flat, dim=0) > 0.98
+    assert recorded(graphs) >= 1
+    assert not graphs.said  # type: ignore[attr-defined]
+
+
+def test_replays_draw_the_random_numbers_of_eager_passes(device: torch.device) -> None:
+    weights = []
+    for seen in (3, 1000):
+        updater = with_graphs(make_model("lstm", dropout=0.3), device)
+        if updater.graphs is not None:
+            updater.graphs._enough = seen
+        weights.append(updates(updater, [batch_of(rows) for rows in LIKE]))
+    for one, other in zip(*weights, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)
+
+
+@steady
+def test_a_replayed_update_waits_for_nothing(name: str, device: torch.device) -> None:
+    if device.type != "cuda":
+        pytest.skip("a processor always waits")
+    updater = with_graphs(make_model(name, dropout=0.3), device)
+    batch = batch_of(ROWS).pinned()
+    for _ in range(5):
+        updater.apply([batch], 0.01)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        updater.apply([batch, batch], 0.01)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert recorded(updater) == 1
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "within"])
+def test_a_pass_that_waits_is_never_replayed(
+    late: bool, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found out before the capture, or breaks that off; updates go on as if without."""
+    if device.type != "cuda":
+        pytest.skip("a processor always waits")
+    original = Seq2Seq.encode
+
+    def encode(self: Seq2Seq, source: Tensor, lengths: Tensor) -> Any:
+        assert int(lengths.max()) > 0
+        return original(self, source, lengths)
+
+    monkeypatch.setattr(Seq2Seq, "encode", encode)
+    if late:
+        monkeypatch.setattr("transduce.training.graphs.refusing_to_wait", lambda work: work())
+    updater = with_graphs(make_model("lstm", dropout=0.3), device)
+    assert all(torch.isfinite(weight).all() for weight in updates(updater, [batch_of(ROWS)] * 8))
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    torch.cuda.empty_cache()
+    (said,) = updater.said  # type: ignore[attr-defined]
+    assert "cuda_graphs is off" in said
+    assert updater.take_window().updates == 8
+
+
+def test_graphs_that_give_way_are_recorded_again(device: torch.device) -> None:
+    updater = with_graphs(make_model("lstm"), device)
+    if updater.graphs is not None:
+        updater.graphs._most = 2
+    few = [batch_of(ROWS[:count]) for count in (8, 16, 32, 64)]
+    batches = [batch for batch in few for _ in range(5)] * 2
+    found = updates(updater, batches)
+    expected = updates(make_updater(make_model("lstm").to(device)), batches)
+    assert recorded(updater) <= 2
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=5e-2, atol=5e-3)
+
+
 # ------------------------------------------------------------------------------------- training
+
+
+def graphed(recipe: Recipe, **training: Any) -> Recipe:
+    told = {"cuda_graphs": True, **training}
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update=told)})
+
+
+def test_training_with_graphs_learns(recipe: Recipe, device: torch.device, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), record=True, width=200)
+    result = train(graphed(recipe), tmp_path / "run", console=console, device=device.type)
+    assert result.value >= 60.0
+    assert "is off from here on" not in console.export_text()
+
+
+def test_going_on_with_graphs_is_as_if_never_stopped(
+    recipe: Recipe, device: torch.device, tmp_path: Path
+) -> None:
+    def until(updates: int) -> Recipe:
+        told = {"epochs": None, "updates": updates, "precision": "fp32", "report_every": 1}
+        return graphed(recipe, **told)
+
+    train(until(30), tmp_path / "whole", progress=False, device=device.type)
+    train(until(15), tmp_path / "parts", progress=False, device=device.type)
+    train(until(30), tmp_path / "parts", progress=False, device=device.type)
+    losses = [
+        {row["update"]: row["loss"] for row in rows_of(folder) if row["kind"] == "report"}
+        for folder in (tmp_path / "whole", tmp_path / "parts")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)  # sums on a GPU have no fixed order
 
 
 @pytest.fixture(scope="module")

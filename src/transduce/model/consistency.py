@@ -31,8 +31,10 @@ class ConsistentCrossEntropy(torch.autograd.Function):
         strength: float,
         dtype: torch.dtype,
         chunk: int,
+        counted: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """values (2, N, E), targets (N,) -> summed loss and mean negative log-likelihood."""
+        """values (2, N, E), targets (N,) -> summed loss and mean negative log-likelihood; counted
+        as for `OutputLayer.loss`."""
         with torch.autocast(values.device.type, enabled=False):
             x, w = values.to(dtype), weight.to(dtype)
             loss = torch.zeros((), dtype=torch.float32, device=values.device)
@@ -45,7 +47,9 @@ class ConsistentCrossEntropy(torch.autograd.Function):
                 both = x[:, rows].flatten(0, 1)
                 logits = torch.addmm(bias.to(dtype), both, w.t()).float()
                 log_p = torch.log_softmax(logits, dim=1).unflatten(0, (2, -1))
-                chunk_loss, chunk_nll, grad = _pair(log_p, targets[rows], smoothing, strength)
+                there = None if counted is None else counted[rows]
+                found = _pair(log_p, targets[rows], smoothing, strength, there)
+                chunk_loss, chunk_nll, grad = found
                 loss += chunk_loss
                 nll += chunk_nll
                 grad_bias += grad.sum(dim=0)
@@ -59,24 +63,30 @@ class ConsistentCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grads = tuple(grad * grad_loss for grad in ctx.saved_tensors)
-        return (*grads, None, None, None, None, None)
+        return (*grads, None, None, None, None, None, None)
 
 
 def _pair(
-    log_p: Tensor, targets: Tensor, smoothing: float, strength: float
+    log_p: Tensor, targets: Tensor, smoothing: float, strength: float, there: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, negative log-likelihood and gradient by the logits (2N, V) of one chunk.
 
-    log_p (2, N, V), targets (N,).
+    log_p (2, N, V), targets (N,), there (N,): which rows count.
     """
     vocabulary = log_p.shape[2]
     target = targets.view(1, -1, 1).expand(2, -1, 1)
     p = log_p.exp()
-    nll = -log_p.gather(2, target).sum() / 2
-    loss = (1 - smoothing) * nll - smoothing / vocabulary * log_p.sum() / 2
+    picked, said = log_p.gather(2, target), log_p
+    if there is not None:
+        each = there.unsqueeze(1)
+        picked, said = picked * each, log_p * each
+    nll = -picked.sum() / 2
+    loss = (1 - smoothing) * nll - smoothing / vocabulary * said.sum() / 2
     ratio = log_p[0] - log_p[1]
     forwards = (p[0] * ratio).sum(dim=1, keepdim=True)  # KL(p1, p2)
     backwards = -(p[1] * ratio).sum(dim=1, keepdim=True)  # KL(p2, p1)
+    if there is not None:
+        forwards, backwards = forwards * each, backwards * each
     loss = loss + strength / 2 * (forwards.sum() + backwards.sum())
     apart = p[0] - p[1]
     half = strength / 2
@@ -85,4 +95,6 @@ def _pair(
     grad = torch.stack([grad_0, grad_1])
     grad -= smoothing / vocabulary / 2
     grad.scatter_add_(2, target, grad.new_full(target.shape, (smoothing - 1) / 2))
+    if there is not None:
+        grad *= each
     return loss, nll, grad.flatten(0, 1)

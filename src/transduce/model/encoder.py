@@ -100,6 +100,8 @@ class RecurrentEncoder(nn.Module):
         )
         self.dropout = Dropout(options.dropout, options.variational)
         self.residual = options.residual
+        # To the host, which cuDNN asks for them where a layer's last cells are wanted.
+        self.tells_lengths = with_cell and options.kind == "lstm"
 
     def fed_by_tokens(self) -> list[RecurrentLayer]:
         """The first layer's directions, if they alone read what the encoder is fed."""

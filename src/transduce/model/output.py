@@ -52,13 +52,15 @@ class Room:
 
 class Rows(NamedTuple):
     """Rows to be projected, and their targets: values (N, E), weight (V, E), bias (V,), targets
-    (N,), and how much the targets are smoothed."""
+    (N,), and how much the targets are smoothed; counted (N,), 1 or 0: which rows are there at all,
+    None for all of them."""
 
     values: Tensor
     weight: Tensor
     bias: Tensor
     targets: Tensor
     smoothing: float
+    counted: Tensor | None = None
 
 
 # Loss, negative log-likelihood, and the loss's gradients by values, weight and bias, if wanted.
@@ -82,10 +84,11 @@ class LinearCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         smoothing: float,
         room: Room,
+        counted: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        given = Rows(values, weight, bias, targets, smoothing)
+        given = Rows(values, weight, bias, targets, smoothing, counted)
         with_grad = any(ctx.needs_input_grad[:3])
-        one_pass = with_grad and trains(values)
+        one_pass = with_grad and counted is None and trains(values)
         dtype = compute_dtype(values.device) or weight.dtype
         with torch.autocast(values.device.type, enabled=False):
             if one_pass:
@@ -102,12 +105,12 @@ class LinearCrossEntropy(torch.autograd.Function):
         if ctx.grads is None:
             raise RuntimeError("this loss was propagated back before: its gradients are used up")
         grads, ctx.grads = ctx.grads, None  # used up, since they are as large as the weights
-        return *(grad.mul_(grad_loss) for grad in grads), None, None, None
+        return *(grad.mul_(grad_loss) for grad in grads), None, None, None, None
 
 
 def _one_pass(given: Rows, room: Room) -> Found:
     """With the kernel, where the gradient takes the place of the logits: twice as many rows."""
-    values, weight, bias, targets, smoothing = given
+    values, weight, bias, targets, smoothing, _ = given
     rows, words = values.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16)
     grad_values, grad_weight = torch.empty_like(rows), torch.empty(weight.shape)
     loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
@@ -126,7 +129,7 @@ def _one_pass(given: Rows, room: Room) -> Found:
 
 def _in_chunks(given: Rows, with_grad: bool) -> Found:
     """With torch, some rows at a time, in the dtype of values and weight."""
-    values, weight, bias, targets, smoothing = given
+    values, weight, bias, targets, smoothing, counted = given
     uniform = smoothing / weight.shape[0]
     # The uniform part of the target is the same for every row, so its share of loss and
     # gradient comes from sums over the vocabulary, not from passes over the logits.
@@ -138,9 +141,10 @@ def _in_chunks(given: Rows, with_grad: bool) -> Found:
         grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=values.device)
         grad_bias = torch.zeros_like(bias, dtype=torch.float32)
     for start in range(0, values.shape[0], CHUNK):
-        x = values[start : start + CHUNK]
+        part = slice(start, start + CHUNK)
+        x = values[part]
         logits = torch.addmm(bias.to(x.dtype), x, weight.t())
-        at = places(logits, targets[start : start + CHUNK])
+        at = places(logits, targets[part])
         picked = pick(logits, at)
         if with_grad:
             # One fused pass, in the dtype of the products that follow: the gradient is made in
@@ -149,18 +153,27 @@ def _in_chunks(given: Rows, with_grad: bool) -> Found:
             losses = -pick(grad, at).clamp_min(TINY).log()
         else:
             losses = logits.float().logsumexp(dim=1) - picked
-        x_sum = x.float().sum(dim=0)
-        mean_logits = (torch.dot(x_sum, weight_sum) + x.shape[0] * bias_sum) / weight.shape[0]
+        rows: Tensor | int = x.shape[0]
+        if counted is None:
+            x_sum = x.float().sum(dim=0)
+        else:
+            there = counted[part]
+            column = there.unsqueeze(1)
+            rows, x_sum = there.sum(), (x.float() * column).sum(dim=0)
+            losses, picked = losses * there, picked * there
+        mean_logits = (torch.dot(x_sum, weight_sum) + rows * bias_sum) / weight.shape[0]
         nll += losses.sum()
         # smoothing x (log Z - mean logit), where log Z = loss + picked logit
         loss += losses.sum() + smoothing * (picked.sum() - mean_logits)
         if with_grad:
             add(grad, at, smoothing - 1)
-            grad_x = grad @ weight - (uniform * weight_sum).to(x.dtype)
-            grad_values[start : start + CHUNK] = grad_x
+            each = (uniform * weight_sum).to(x.dtype)
+            if counted is not None:
+                grad, each = grad.mul_(column), column.to(x.dtype) * each
+            grad_values[part] = grad @ weight - each
             # A product with ones, since a sum over rows is slow in half precision.
             grad_bias += (grad.t() @ x.new_ones(x.shape[0], 1)).squeeze(1).float()
-            grad_bias -= x.shape[0] * uniform
+            grad_bias -= rows * uniform
             grad_weight += grad.t() @ x
             grad_weight -= uniform * x_sum
     return loss, nll, (grad_values, grad_weight, grad_bias) if with_grad else None
@@ -208,25 +221,34 @@ class OutputLayer(nn.Module):
         """values (..., E) -> (..., V), float32, normalised."""
         return torch.log_softmax(self.logits(values).float(), dim=-1)
 
-    def loss(self, values: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, values: Tensor, targets: Tensor, smoothing: float, counted: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Summed over rows: label-smoothed loss (differentiable), negative log-likelihood.
 
-        values (N, E), targets (N,) int64 -> two float32 scalars, in nats.
+        values (N, E), targets (N,) int64 -> two float32 scalars, in nats. counted (N,) float32: 0
+        for rows that are not there, else 1; they have no loss and no gradient.
         """
         result: tuple[Tensor, Tensor] = LinearCrossEntropy.apply(
-            values, self.weight, self.bias, targets, smoothing, self.room
+            values, self.weight, self.bias, targets, smoothing, self.room, counted
         )
         return result
 
     def consistent_loss(
-        self, values: Tensor, targets: Tensor, smoothing: float, strength: float
+        self,
+        values: Tensor,
+        targets: Tensor,
+        smoothing: float,
+        strength: float,
+        counted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Like `loss` for two passes over the same targets, with `strength` x their divergence.
 
         values (2, N, E), targets (N,) -> two float32 scalars, summed over N, means of the passes.
         """
         dtype = compute_dtype(values.device) or self.weight.dtype
+        how = smoothing, strength, dtype, CHUNK // 2
         result: tuple[Tensor, Tensor] = ConsistentCrossEntropy.apply(
-            values, self.weight, self.bias, targets, smoothing, strength, dtype, CHUNK // 2
+            values, self.weight, self.bias, targets, *how, counted
         )
         return result

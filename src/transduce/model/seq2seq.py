@@ -277,6 +277,20 @@ class Seq2Seq(nn.Module):
         self.embedding_scale = 1.0
 
     @property
+    def varies(self) -> str | None:
+        """What makes the work of training on a batch of ids depend on more than its shape, or wait
+        for the device; None if nothing does."""
+        if self.subsampling is not None:
+            return "the source is speech"
+        if self.copying is not None:
+            return "words are copied from the source"
+        if self.decoder is None or self.ctc_weight:
+            return "the loss is one of CTC or of a transducer"
+        if self.encoder.tells_lengths:
+            return "decoder.start `copy` tells cuDNN the lengths of every batch"
+        return None
+
+    @property
     def device(self) -> torch.device:
         return self.output.bias.device
 

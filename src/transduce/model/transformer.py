@@ -162,6 +162,7 @@ class SelfAttentiveEncoder(nn.Module):
     def __init__(self, options: EncoderOptions, input_size: int) -> None:
         super().__init__()
         self.memory_size, self.heads = options.size, options.heads
+        self.tells_lengths = False
         self.rotary = (options.positions or POSITIONS[options.kind]) == "rotary"
         self.enter = Linear(input_size, options.size) if input_size != options.size else None
         self.layers = nn.ModuleList(LAYERS[options.kind](options) for _ in range(options.layers))

@@ -45,6 +45,7 @@ def sequence_loss(
     consistency: float = 0.0,
     coverage: float = 0.0,
     ctc_consistency: float = 0.0,
+    padded: bool = False,
 ) -> LossSum:
     """Teacher-forced loss of a batch; padding never reaches the vocabulary.
 
@@ -52,7 +53,8 @@ def sequence_loss(
     `real_positions`, on the model's device. With `consistency` (R-Drop, 2106.14448), the batch
     goes through the model twice, under two dropout masks. A batch of two views goes through it
     twice, too; `ctc_consistency` is the weight by which CTC's answers to them are to agree.
-    `coverage` is the weight of `coverage_loss`.
+    `coverage` is the weight of `coverage_loss`. Where the batch is `padded` to a shape that others
+    share (`shapes`), positions are so many whatever is real, and those of padding count nothing.
     Joined with CTC as in Kim et al. 2017 (1609.06773), of which every sentence's loss is a sum
     over its target too.
     """
@@ -74,23 +76,23 @@ def sequence_loss(
         positions = real_positions(batch.target_output)
     features = model.features(memory, batch.target_input.repeat(passes, 1))
     if model.copying is not None:
-        given = features, batch.source, batch.target_output, positions
-        loss, nll = pointer_loss(model.output, model.copying, *given, smoothing)
+        copied = features, batch.source, batch.target_output, positions
+        loss, nll = pointer_loss(model.output, model.copying, *copied, smoothing)
     else:
         values = features.values.unflatten(0, (passes, -1)).flatten(1, 2)
         values = values.index_select(1, positions)
         targets = batch.target_output.flatten().index_select(0, positions)
+        counted = (targets != PAD).float() if padded else None
         if passes > 1:
-            loss, nll = model.output.consistent_loss(values, targets, smoothing, consistency)
+            given = values, targets, smoothing, consistency
+            loss, nll = model.output.consistent_loss(*given, counted)
         else:
-            loss, nll = model.output.loss(values.squeeze(0), targets, smoothing)
+            loss, nll = model.output.loss(values.squeeze(0), targets, smoothing, counted)
     if coverage:
         assert features.attention is not None
         real = (batch.target_output != PAD).repeat(passes, 1)
         loss = loss + coverage / passes * coverage_loss(features.attention, real)
-    return LossSum(
-        _joint(model, loss, ctc + apart), nll, positions.shape[0], ctc.detach(), too_short
-    )
+    return LossSum(_joint(model, loss, ctc + apart), nll, batch.tokens, ctc.detach(), too_short)
 
 
 def coverage_loss(attention: Tensor, real: Tensor) -> Tensor:

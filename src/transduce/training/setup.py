@@ -50,6 +50,7 @@ FREE = (
     "training.report_every",
     "training.checkpoint_minutes",
     "training.threads",
+    "training.cuda_graphs",
     "training.tensorboard",
     "data.test",
     "evaluation.bootstrap",

@@ -21,8 +21,10 @@ from transduce.recipe import TrainingOptions
 from transduce.search.batching import out_of_memory
 from transduce.training.averaging import MovingAverage
 from transduce.training.distributed import Processes
-from transduce.training.losses import halves, real_positions, sequence_loss
+from transduce.training.graphs import CannotCaptureError, CudaCaptures, Graphs, why_not
+from transduce.training.losses import LossSum, halves, real_positions, sequence_loss
 from transduce.training.optimizer import build_optimizer
+from transduce.training.shapes import Inputs
 
 PATIENCE_WITH_NAN = 20  # updates in a row without a finite gradient before giving up
 NAMED = 5  # examples of a batch that an error lists
@@ -77,6 +79,14 @@ class Updater:
         self._processes = processes or Processes(self.device)
         self._warned = False
         self._recent: list[Batch] = []
+        self.graphs: Graphs | None = None
+        if options.cuda_graphs:
+            reason = why_not(model, self.device)
+            if reason is None:
+                captures = CudaCaptures(self.device)
+                self.graphs = Graphs(self.padded_loss, self.parameters, self.device, captures)
+            else:
+                warn(f"training.cuda_graphs does nothing here: {reason}")
 
     def apply(
         self, batches: Sequence[Batch], learning_rate: float, tokens: int | None = None
@@ -129,7 +139,7 @@ class Updater:
         """
         pieces = list(batches)
         while True:
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=self.graphs is None)
             sums = torch.zeros(4, device=self.device)
             failed = None
             for number, piece in enumerate(pieces):
@@ -145,26 +155,54 @@ class Updater:
                 return sums
             # Here, outside of the handler, the traceback no longer holds the failed tensors. The
             # backward pass may have stopped half-way, so all the update's gradients start anew.
-            pieces[failed : failed + 1] = self._halved(pieces[failed])
+            if self.graphs is not None and self.graphs.begun:
+                self._without_graphs("they and a batch did not fit into memory together")
+            else:
+                pieces[failed : failed + 1] = self._halved(pieces[failed])
 
     def _backward(self, batch: Batch, tokens: int) -> Tensor:
+        refused = ""
+        if self.graphs is not None:
+            try:
+                return self.graphs(batch, tokens)
+            except CannotCaptureError as error:
+                refused = str(error)
+            self._without_graphs(f"a pass could not be recorded ({refused})")
         positions = real_positions(batch.target_output)
         if self.device.type == "cuda":  # from other memory the copy would wait for the device
             positions = positions.pin_memory()
         positions = positions.to(self.device, non_blocking=True)
-        on_device = batch.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            sums = sequence_loss(
+        sums = self._loss(batch.to(self.device), positions)
+        (sums.loss / tokens).backward()
+        return sums.numbers()
+
+    def padded_loss(self, inputs: Inputs) -> LossSum:
+        """The loss of a batch that is padded to a shape, where the padding counts nothing."""
+        return self._loss(inputs.batch, inputs.positions, padded=True)
+
+    def _loss(self, batch: Batch, positions: Tensor, padded: bool = False) -> LossSum:
+        half = self.precision == "bf16"
+        # A graph must not use weights that were cast to bf16 before it was recorded.
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=half, cache_enabled=not padded
+        ):
+            return sequence_loss(
                 self.model,
-                on_device,
+                batch,
                 self.options.label_smoothing,
                 positions,
                 self.options.consistency,
                 self.options.coverage,
                 self.options.ctc_consistency,
+                padded,
             )
-        (sums.loss / tokens).backward()
-        return sums.numbers()
+
+    def _without_graphs(self, reason: str) -> None:
+        """Go on without graphs, whose memory becomes free."""
+        self.graphs = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._warn(f"training.cuda_graphs is off from here on: {reason}")
 
     def _halved(self, batch: Batch) -> list[Batch]:
         self.optimizer.zero_grad(set_to_none=True)
