@@ -110,7 +110,8 @@ class Walk(NamedTuple):
 
     def cut(self, steps: int) -> Walk:
         """The first steps of it."""
-        return Walk(*(array[:steps] for array in self[:5]), *self[5:])
+        by_step = ("tokens", "parents", "gains", "ends", "attention")
+        return self._replace(**{name: getattr(self, name)[:steps] for name in by_step})
 
 
 class Plan:
