@@ -18,7 +18,7 @@ from transduce.kernels import training
 from transduce.model import linear
 from transduce.model.linear import Linear, LinearByKernels
 
-from .conftest import on_threads
+from ..conftest import on_threads
 
 BF16 = torch.bfloat16
 CPU = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -69,6 +69,23 @@ def test_a_sum_of_many_parts_is_rounded_once() -> None:
     exactly = training.product(left, right, torch.empty(40, 50))
     rounded = training.product(left, right, torch.empty(40, 50, dtype=BF16))
     assert torch.equal(exactly.to(BF16), rounded)
+
+
+@needs_kernels
+@pytest.mark.parametrize("turned", [(True, False), (False, True)])
+@pytest.mark.parametrize("depth", [5, 5000])
+def test_products_are_added_up_in_rows_that_are_apart(
+    depth: int, turned: tuple[bool, bool]
+) -> None:
+    left, right = torch.randn(45, depth).to(BF16), torch.randn(depth, 70).to(BF16)
+    around = torch.full((45, 96), 3.0)
+    y = around[:, 10:80]
+    given = in_memory(left, turned[0], 3), in_memory(right, turned[1], 1)
+    training.product(*given, y)
+    training.product(*given, y, add=True)
+    exact = 2 * (left.double() @ right.double())
+    assert ((y.double() - exact).abs() <= 2e-5 * depth**0.5).all()
+    assert (around[:, :10] == 3).all() and (around[:, 80:] == 3).all()
 
 
 @needs_kernels

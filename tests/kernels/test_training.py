@@ -15,7 +15,7 @@ from transduce.model.lstm import WholeLSTM
 from transduce.model.output import CHUNK, OutputLayer
 from transduce.model.rnn import Dropout
 
-from .conftest import on_threads
+from ..conftest import on_threads
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
 sizes = st.integers(1, 40)

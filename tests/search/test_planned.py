@@ -1,4 +1,4 @@
-"""The search of one sentence in one call finds what the search step by step finds."""
+"""The search in one call finds what the search step by step finds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ import torch
 
 from transduce import kernels
 from transduce.hypotheses import Hypothesis
+from transduce.kernels.plan import Lists
 from transduce.model import Seq2Seq, build_model, packing
 from transduce.model.packed import has_int8
 from transduce.model.packing import pack
 from transduce.model.shortlist import Shortlist, Shortlisted
 from transduce.recipe import ModelOptions, SearchOptions
-from transduce.search import beam_search, decode_batch, pool
+from transduce.search import beam_search, decode_batch, planned, pool
 from transduce.search.planned import search_running, search_sources
+
+from ..conftest import on_threads
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
 
@@ -288,3 +291,58 @@ def test_a_bonus_for_length_is_no_part_of_the_plan(monkeypatch: pytest.MonkeyPat
     changed = both(model, SearchOptions(beam=4, length_bonus=2.0), monkeypatch, planned=False)
     assert_same(changed)
     assert [h.ids for one, _ in plain for h in one] != [h.ids for one, _ in changed for h in one]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shortlisted", [False, True])
+@pytest.mark.parametrize("beam", [1, 5])
+def test_a_batch_is_searched_as_its_sentences_are_alone(
+    beam: int, shortlisted: bool, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, in any order, and as step by step but for rounding."""
+    model: Any = pack(make(), PRECISIONS[-1])
+    if shortlisted:
+        model = Shortlisted(model, Shortlist(torch.randint(4, SIZE, (SIZE, 3)), torch.arange(8)))
+    sources = [[4 + (7 * i * j) % 50 for j in range(1 + 5 * i % 13)] for i in range(20)]
+    options = SearchOptions(beam=beam, n_best=min(beam, 2), min_ratio=0.5)
+    alone = [decode_batch(model, [source], options)[0] for source in sources]
+    with on_threads(threads):
+        together = decode_batch(model, sources, options)
+        monkeypatch.setattr(planned, "MOST_ATTENTION", 40_000)  # some of them at a time
+        parts = decode_batch(model, sources, options)
+    for found in (together, parts):
+        for ones, others in zip(found, alone, strict=True):
+            assert [h.ids for h in ones] == [h.ids for h in others]
+            assert [h.token_scores for h in ones] == [h.token_scores for h in others]
+    monkeypatch.setattr(pool, "search_sources", lambda *given: None)
+    monkeypatch.setattr(pool, "search_running", lambda *given: None)
+    assert_same([*zip(together, decode_batch(model, sources, options), strict=True)])
+
+
+def test_what_attention_has_no_room_for_is_searched_step_by_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, options = pack(make(), "bf16"), SearchOptions(beam=4)
+    expected = decode_batch(model, SOURCES, options)
+    monkeypatch.setattr(planned, "MOST_ATTENTION", 1000)
+    assert search_sources(model, torch.tensor([SOURCES[4]]), torch.tensor([36]), options) is None
+    assert_same([*zip(decode_batch(model, SOURCES, options), expected, strict=True)])
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+def test_the_lists_of_sentences_lie_side_by_side(kind: str) -> None:
+    """Each begins where products can, and has the weights of its own words."""
+    if kind not in PRECISIONS:
+        pytest.skip("no 8 bits here")
+    members = np.zeros((3, SIZE), bool)
+    members[0, [1, 5, 6]], members[1, 3:55], members[2, 59] = True, True, True
+    output = pack(make(), kind).output  # type: ignore[arg-type]
+    x = torch.randn(2, output.weight.shape[1]).bfloat16()
+    with torch.inference_mode():
+        lists = Lists.of(members, lambda words: output.part(words).for_kernels())
+        of_all, logits = output.product(x), lists.product(x, torch.bfloat16)
+    assert lists.count.tolist() == [3, 52, 1] and not (lists.start % 32).any()
+    for start, count, row in zip(lists.start, lists.count, members, strict=True):
+        words = lists.words[start : start + count]
+        assert words.tolist() == np.flatnonzero(row).tolist()
+        assert torch.equal(logits[:, start : start + count], of_all[:, words])

@@ -58,8 +58,11 @@ class Shortlist:
     def to(self, device: torch.device) -> Shortlist:
         return Shortlist(self.candidates.to(device), self.always.to(device))
 
-    def members(self, source: Tensor, vocabulary: int) -> Tensor:
-        """Which words each sentence may use: source (B, S) padded with 0 -> (B, V) boolean."""
+    def members(self, source: Tensor, lengths: Tensor, vocabulary: int) -> Tensor:
+        """Which words each sentence may use: source (B, S), lengths (B,) -> (B, V) boolean."""
+        if len(source) > 1:  # padding has no candidates
+            real = torch.arange(source.shape[1], device=source.device) < lengths.unsqueeze(1)
+            source = torch.where(real, source, source[:, :1])
         chosen = torch.zeros(len(source), vocabulary, dtype=torch.bool, device=source.device)
         chosen.scatter_(1, self.candidates[source].flatten(1), True)
         return chosen.index_fill_(1, self.always, True)
@@ -116,7 +119,7 @@ class Shortlisted:
         self.shortlist = shortlist.to(model.device)
 
     def encode(self, source: Tensor, lengths: Tensor) -> ShortMemory:
-        members = self.shortlist.members(source, self.model.output.vocabulary)
+        members = self.shortlist.members(source, lengths, self.model.output.vocabulary)
         return ShortMemory.of(self.model.encode(source, lengths), members, self.model.output)
 
     def start(self, memory: ShortMemory) -> State:
@@ -133,10 +136,7 @@ class Shortlisted:
         plan, output = self.model.plan_from_source(source, lengths), self.model.output
         if plan is None:
             return None
-        if len(source) > 1:
-            real = torch.arange(source.shape[1]) < lengths.unsqueeze(1)
-            source = torch.where(real, source, source[:, :1])  # padding has no candidates
-        members = self.shortlist.members(source, output.vocabulary).numpy()
+        members = self.shortlist.members(source, lengths, output.vocabulary).numpy()
         return plan.among(Lists.of(members, self._laid_out))
 
     def _laid_out(self, words: Tensor) -> Blocked:

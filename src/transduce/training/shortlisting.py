@@ -89,7 +89,9 @@ def _coverage(
 ) -> Coverage:
     words = inside = tokens = 0
     for source, target in zip(sources, targets, strict=True):
-        members = shortlist.members(torch.tensor([source]), vocabulary)[0]
+        members = shortlist.members(
+            torch.tensor([source]), torch.tensor([len(source)]), vocabulary
+        )[0]
         words += int(members.sum())
         inside += int(members[torch.tensor(target)].sum())
         tokens += len(target)
