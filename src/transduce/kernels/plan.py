@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,12 +41,12 @@ def fits(beam: int) -> bool:
 
 @dataclass(frozen=True)
 class Ends:
-    """When targets may end, by the number of their tokens: least, last (B,) int64; norms (max last
-    + 1,) float32 is what a score is divided by. begin, end, first_word: BOS, EOS, the first token
+    """When each of B targets may end, by the number of its tokens: least, last; norms (max last +
+    1,) float32 is what a score is divided by. begin, end, first_word: BOS, EOS, the first token
     that is a word."""
 
-    least: np.ndarray
-    last: np.ndarray
+    least: Sequence[int]
+    last: Sequence[int]
     norms: np.ndarray
     begin: int
     end: int
@@ -283,16 +283,21 @@ class Plan:
     # -------------------------------------------------------------------------------- the search
 
     def search(
-        self, beam: int, n_best: int, ends: Ends, sources: np.ndarray, source: Tensor | None = None
+        self,
+        beam: int,
+        n_best: int,
+        ends: Ends,
+        sources: Sequence[int],
+        source: Tensor | None = None,
     ) -> list[Walk]:
         """Search B sentences to the end, the longest of which come first; there are at least `beam`
         words for each.
 
-        sources (B,) int64: positions of each memory; source (B, S) int64: their tokens, if a plan
-        asks for them.
+        sources: positions of each memory; source (B, S) int64: their tokens, if a plan asks for
+        them.
         """
         walks = [
-            _room(int(last) + 1, beam, n_best, int(positions))
+            _room(last + 1, beam, n_best, positions)
             for last, positions in zip(ends.last, sources, strict=True)
         ]
         ops, buffers = self.tables()

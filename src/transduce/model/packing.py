@@ -1,9 +1,9 @@
 """The inference form of a model: its products packed for the processor, once, when it is loaded.
 
 A product with a few rows is bound by reading its weights, and torch's default product lays them
-out anew at every call. Here they are laid out once, for the kernels or for oneDNN, in the precision
-asked for, and the gates of a recurrent cell become one product. Modules keep their forward pass: only
-what multiplies is exchanged, so every architecture has an inference form.
+out anew at every call. Here they are laid out once, for the kernels or for oneDNN, in the
+precision asked for, and the gates of a recurrent cell become one product. Modules keep their
+forward pass: only what multiplies is exchanged, so every architecture has an inference form.
 
     fp32  as trained
     bf16  weights and activations in bfloat16, products summed in fp32, cells kept in fp32

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from transduce import kernels
 from transduce.kernels.plan import Plan, Rows
 from transduce.model.attention import Attention, MultiHeadAttention
 from transduce.model.bridge import Bridge
@@ -43,9 +44,7 @@ def plan_from_source(
     source_table (V, D): what each token says to the encoder, embedding or gates; target_table: to
     the decoder's first layer; output: the output layer's product.
     """
-    if not can_plan(decoder, target_table):
-        return None
-    if not isinstance(encoder, RecurrentEncoder) or source_table.dtype != _DTYPE:
+    if source_table.dtype != _DTYPE or not kernels.takes(target_table):
         return None
     # A parameter stays itself when it is moved, or given other numbers; then these are elsewhere.
     made_of = source_table.data_ptr(), target_table.data_ptr(), encoder, output
@@ -59,12 +58,14 @@ def plan_from_source(
 
 
 def _written(
-    encoder: RecurrentEncoder,
+    encoder: nn.Module,
     decoder: RecurrentDecoder,
     source_table: Tensor,
     target_table: Tensor,
     output: object,
 ) -> Plan | None:
+    if not can_plan(decoder, target_table) or not isinstance(encoder, RecurrentEncoder):
+        return None
     plan = Plan()
     try:
         begun = _begun(plan, encoder, decoder, source_table)

@@ -223,7 +223,8 @@ class Seq2Seq(nn.Module):
         asked, table = self.source_embedding, self.step_embedding or self.target_embedding
         if self.decoder is None or self.copying is not None or asked is None or table is None:
             return None
-        if not 0 <= int(source.min()) <= int(source.max()) < asked.num_embeddings:
+        least, most = torch.aminmax(source)
+        if not 0 <= int(least) <= int(most) < asked.num_embeddings:
             return None  # which kernels would not see
         said = self.source_gates or asked
         product = self.output.product

@@ -8,6 +8,7 @@ the time is Python's, and for a single sentence most of it.
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -33,25 +34,29 @@ def search_sources(
     make = getattr(model, "plan_from_source", None)
     if make is None or not _could(options) or source.device.type != "cpu" or source.dim() > 2:
         return None
-    order = np.argsort(-lengths.numpy(), kind="stable")
-    positions = lengths.numpy()[order]
-    spans = np.array([_span(int(length), options) for length in positions])
-    numbers = (spans[:, 1] + 1) * positions * options.beam
-    if numbers.max() > MOST_ATTENTION:
+    given: list[int] = lengths.tolist()
+    order = sorted(range(len(given)), key=lambda i: -given[i])  # the longest first
+    positions = [given[i] for i in order]
+    spans = [_span(length, options) for length in positions]
+    numbers = [
+        (last + 1) * length * options.beam
+        for (_, last), length in zip(spans, positions, strict=True)
+    ]
+    if max(numbers) > MOST_ATTENTION:
         return None
-    source = source[:, : int(positions[0])].long().contiguous()  # as kernels read it
+    source = source[:, : positions[0]].long().contiguous()  # as kernels read it
     if len(order) > 1:
-        source = source[torch.from_numpy(order)]
+        source = source[torch.tensor(order)]
     results: list[list[Hypothesis]] = [[]] * len(order)
     start = 0
     while start < len(order):
         part = slice(start, start + _fitting(numbers[start:]))
-        plan = make(source[part], torch.from_numpy(positions[part]))
+        plan = make(source[part], torch.tensor(positions[part]))
         if plan is None or plan.columns - WORDS < options.beam:
             return None
         ends = _ends(spans[part], options)
         walks = plan.search(options.beam, options.n_best, ends, positions[part], source[part])
-        for i, walk in zip(order[part].tolist(), walks, strict=True):
+        for i, walk in zip(order[part], walks, strict=True):
             results[i] = _hypotheses(walk, options)
         start = part.stop
     return results
@@ -71,9 +76,9 @@ def search_running(
     plan = make(running.memory, running.state)
     if plan is None or plan.columns - WORDS < options.beam:
         return None
-    ends = _ends(np.array([[least - first, last - first]]), options)
-    sources = np.array([running.width])
-    return _hypotheses(plan.search(options.beam, options.n_best, ends, sources)[0], options)
+    ends = _ends([(least - first, last - first)], options)
+    walks = plan.search(options.beam, options.n_best, ends, [running.width])
+    return _hypotheses(walks[0], options)
 
 
 def _could(options: SearchOptions) -> bool:
@@ -86,15 +91,17 @@ def _span(positions: int, options: SearchOptions) -> tuple[int, int]:
     return min_tokens(positions - 1, options), max_tokens(positions - 1, options)
 
 
-def _fitting(numbers: np.ndarray) -> int:
+def _fitting(numbers: list[int]) -> int:
     """How many sentences with so many numbers of attention go together; at least one."""
-    return max(1, int(np.searchsorted(np.cumsum(numbers), MOST_ATTENTION, side="right")))
+    fitting = sum(whole <= MOST_ATTENTION for whole in accumulate(numbers))
+    return max(1, fitting)
 
 
-def _ends(spans: np.ndarray, options: SearchOptions) -> Ends:
-    """spans (B, 2): the fewest and most tokens."""
-    norms = np.array(length_norms(int(spans[:, 1].max()), options), dtype=np.float32)
-    return Ends(spans[:, 0], spans[:, 1], norms, begin=BOS, end=EOS, first_word=WORDS)
+def _ends(spans: list[tuple[int, int]], options: SearchOptions) -> Ends:
+    """spans: the fewest and most tokens of each target."""
+    least, last = zip(*spans, strict=True)
+    norms = np.array(length_norms(max(last), options), dtype=np.float32)
+    return Ends(least, last, norms, begin=BOS, end=EOS, first_word=WORDS)
 
 
 def _hypotheses(walk: Walk, options: SearchOptions) -> list[Hypothesis]:
