@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,47 @@ def test_kernels_are_for_many_rows_and_gradients() -> None:
             assert layer(torch.randn(linear.MANY, 8)).grad_fn is None
     y.sum().backward()
     assert layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0
+
+
+@needs_kernels
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(1, 5), st.tuples(sizes, sizes, st.sampled_from([1, 2, 31, 64, 100])),
+    st.tuples(st.booleans(), st.booleans()), st.integers(1, 3),
+)  # fmt: skip
+def test_many_small_products_are_each_the_exact_one(
+    count: int, shape: tuple[int, int, int], turned: tuple[bool, bool], threads: int
+) -> None:
+    m, n, k = shape
+    torch.manual_seed(m * n * k)
+    left, right = torch.randn(count, m, k).to(BF16), torch.randn(count, k, n).to(BF16)
+    exact = left.double() @ right.double()
+    given = (
+        x.transpose(1, 2).contiguous().transpose(1, 2) if turn else x
+        for x, turn in zip((left, right), turned, strict=True)
+    )
+    with on_threads(threads):
+        y = training.products(*given)
+    assert ((y.double() - exact).abs() <= 2.0**-8 * exact.abs() + 1e-5 * k**0.5).all()
+
+
+@needs_kernels
+@pytest.mark.parametrize("heads", [(), (3,)])
+def test_products_of_attention_have_torchs_gradients(heads: tuple[int, ...]) -> None:
+    torch.manual_seed(2)
+    left = torch.randn(2, *heads, 7, 24, requires_grad=True)
+    right = torch.randn(2, *heads, 9, 24, requires_grad=True)
+    pull = torch.randn(2, *heads, 7, 9)
+
+    def run(product: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+        with torch.autocast("cpu", BF16):
+            y = product(left, right.transpose(-1, -2))
+        assert y.dtype == BF16
+        return [y.float(), *torch.autograd.grad((y * pull).sum(), [left, right])]
+
+    for found, expected in zip(run(linear.batched), run(torch.matmul), strict=True):
+        assert found.dtype == expected.dtype
+        assert (found - expected).norm() <= 0.01 * expected.norm()
 
 
 @needs_kernels

@@ -163,6 +163,9 @@ int multiply(const Multiplication *p, ix threads);
 int multiply_tiles(const Multiplication *p, ix threads);
 int multiply_vectors(const Multiplication *p, ix threads);
 
+/* So many small products, the first of which is given; steps: from one left matrix, right one and y to the next. */
+int multiply_many(const Multiplication *first, const ix *steps, ix count, ix threads);
+
 /* y (rows, size): sums of the rows of x (count, size) that have each index. */
 void add_by_index(const void *x, int kind, const long long *index, float *y, ix count, ix size, ix rows,
                   ix threads);

@@ -14,7 +14,7 @@
 #define VECTORS 1
 #endif
 
-#define MOST_ARGUMENTS 16
+#define MOST_ARGUMENTS 20
 
 /* all arguments as numbers; 0 and a Python error if there are not `wanted` of them */
 static int read_numbers(PyObject *const *arguments, Py_ssize_t count, Py_ssize_t wanted, ix *numbers) {
@@ -159,15 +159,33 @@ static PyObject *py_search(PyObject *self, PyObject *const *arguments, Py_ssize_
     Py_RETURN_NONE;
 }
 
+static Multiplication multiplication_of(const ix *a) {
+    return (Multiplication){{P(0), a[1], (int)a[2]}, {P(3), a[4], (int)a[5]}, P(6), P(7), a[8], (int)a[9], (int)a[10],
+                            a[11], a[12], a[13]};
+}
+
 static PyObject *py_multiply(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
     (void)self;
     ix a[MOST_ARGUMENTS];
     int failed;
     if (!read_numbers(arguments, count, 15, a)) return NULL;
-    const Multiplication p = {{P(0), a[1], (int)a[2]}, {P(3), a[4], (int)a[5]}, P(6), P(7), a[8],
-                              (int)a[9], (int)a[10], a[11], a[12], a[13]};
+    const Multiplication p = multiplication_of(a);
     Py_BEGIN_ALLOW_THREADS;
     failed = multiply(&p, a[14]);
+    Py_END_ALLOW_THREADS;
+    if (failed) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+/* the same, then the steps and how many */
+static PyObject *py_multiply_many(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+    (void)self;
+    ix a[MOST_ARGUMENTS];
+    int failed;
+    if (!read_numbers(arguments, count, 19, a)) return NULL;
+    const Multiplication p = multiplication_of(a);
+    Py_BEGIN_ALLOW_THREADS;
+    failed = multiply_many(&p, a + 15, a[18], a[14]);
     Py_END_ALLOW_THREADS;
     if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -198,6 +216,7 @@ static PyMethodDef methods[] = {
     {"draw", FAST(py_draw), METH_FASTCALL, "See kernels.h."},
     {"drop", FAST(py_drop), METH_FASTCALL, "See kernels.h."},
     {"multiply", FAST(py_multiply), METH_FASTCALL, "See kernels.h."},
+    {"multiply_many", FAST(py_multiply_many), METH_FASTCALL, "See kernels.h."},
     {"search", FAST(py_search), METH_FASTCALL, "See kernels.h."},
 #endif
     {NULL, NULL, 0, NULL},

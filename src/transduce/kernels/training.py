@@ -110,6 +110,21 @@ def product(
     return y
 
 
+def products(left: Tensor, right: Tensor) -> Tensor:
+    """left (B, M, K) right (B, K, N) -> (B, M, N), all bfloat16; B, M, N and K are at least 1.
+
+    For small matrices: each is one thread's. They may be transposed views.
+    """
+    left, right = (x if 1 in x.stride()[1:] else x.contiguous() for x in (left, right))
+    y = left.new_empty(len(left), left.shape[1], right.shape[2])
+    compiled.multiply_many(
+        *_in_memory(left[0]), *_in_memory(right[0]), 0, y.data_ptr(), y.stride(1), KINDS[y.dtype],
+        False, *y.shape[1:], left.shape[2], torch.get_num_threads(),
+        left.stride(0), right.stride(0), y.stride(0), len(y),
+    )  # fmt: skip
+    return y
+
+
 def _in_memory(x: Tensor) -> tuple[int, int, int]:
     """Where a matrix is, how far its rows are apart there, and whether these are its columns."""
     columns = int(x.stride(1) != 1)

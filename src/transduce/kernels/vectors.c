@@ -247,4 +247,18 @@ int multiply_vectors(const Multiplication *p, ix threads) {
 int multiply(const Multiplication *p, ix threads) {
     return tiles_supported() ? multiply_tiles(p, threads) : multiply_vectors(p, threads);
 }
+
+/* Of this many products, each of which is small: threads take some of them. */
+int multiply_many(const Multiplication *first, const ix *steps, ix count, ix threads) {
+    int failed = 0;
+    _Pragma("omp parallel for num_threads((int)threads) schedule(static) reduction(| : failed) if (threads > 1)")
+    for (ix i = 0; i < count; i++) {
+        Multiplication p = *first;
+        p.left.numbers = at(p.left.numbers, BFLOAT16, i * steps[0]);
+        p.right.numbers = at(p.right.numbers, BFLOAT16, i * steps[1]);
+        p.y = (void *)at(p.y, p.y_kind, i * steps[2]);
+        failed |= multiply_vectors(&p, 1);
+    }
+    return failed;
+}
 #endif

@@ -23,14 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from transduce import kernels
-from transduce.model.linear import Linear
+from transduce.model.linear import Linear, batched
 from transduce.model.state import join_rows
 from transduce.recipe import AttentionOptions
 
 
 def dot_scores(query: Tensor, keys: Tensor) -> Tensor:
     """Inner products. query (..., Q, D), keys (..., S, D) -> (..., Q, S), in the keys' dtype."""
-    return torch.matmul(query.to(keys.dtype), keys.transpose(-1, -2))
+    return batched(query.to(keys.dtype), keys.transpose(-1, -2))
 
 
 def additive_scores(
@@ -173,7 +173,7 @@ class Attention(nn.Module):
             scores = dot_scores(query, attended.keys)
         weights = attend(scores, attended.penalty)
         used = self.dropout(weights).to(attended.values.dtype)
-        return torch.matmul(used, attended.values), weights
+        return batched(used, attended.values), weights
 
     def _places(self, seen: Tensor) -> Tensor:
         """Features of each position from the weights around it: (B, Q, S) -> (B, Q, S, inner)."""
@@ -225,10 +225,10 @@ class MultiHeadAttention(nn.Module):
         query = self.query(query)
         if not self.training and fused(query, attended):
             return ask(query, attended)
-        scores = torch.matmul(self._split(query).to(attended.keys.dtype), attended.keys)
+        scores = batched(self._split(query).to(attended.keys.dtype), attended.keys)
         weights = attend(scores, attended.penalty)
         used = self.dropout(weights) if self.training else weights
-        context = torch.matmul(used.to(attended.values.dtype), attended.values)
+        context = batched(used.to(attended.values.dtype), attended.values)
         return context.transpose(1, 2).flatten(2), weights.mean(dim=1)
 
 

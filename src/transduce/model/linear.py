@@ -1,4 +1,4 @@
-"""Linear layers, whose products in training on a CPU in bf16 are the kernels'."""
+"""Linear layers and attention, whose products in training on a CPU in bf16 are the kernels'."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from transduce.kernels.training import product, trains, weight_gradient
+from transduce.kernels.training import product, products, trains, weight_gradient
 
 BF16 = torch.bfloat16
+FEW_ROWS = 4  # of each of many matrices; with fewer, most of what is summed together is nothing
 MANY = 512  # rows: of all positions at once, and not of one after the other
 
 
@@ -55,3 +56,38 @@ class LinearByKernels(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             of_bias = grads.sum(dim=0, dtype=torch.float32)
         return of_x, of_weight, of_bias
+
+
+def batched(left: Tensor, right: Tensor) -> Tensor:
+    """left (..., M, K) right (..., K, N) -> (..., M, N): torch's product of many small matrices,
+    but for training in bf16 on a CPU. One row at a time, as loops over positions, is torch's."""
+    some = left.shape[-2] >= FEW_ROWS and right.numel() > 0
+    if some and torch.is_grad_enabled() and trains(left):
+        y: Tensor = BatchedByKernels.apply(left, right)
+        return y
+    return torch.matmul(left, right)
+
+
+class BatchedByKernels(torch.autograd.Function):
+    """left (..., M, K), right (..., K, N) -> (..., M, N) bfloat16."""
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
+        one, other = (x.to(BF16).flatten(0, -3) for x in (left, right))
+        ctx.save_for_backward(one, other)
+        ctx.left, ctx.right = (left.shape, left.dtype), (right.shape, right.dtype)
+        return products(one, other).view(*left.shape[:-1], right.shape[-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        one, other = ctx.saved_tensors
+        grads = grad.to(BF16).flatten(0, -3)
+        of_left = of_right = None
+        if ctx.needs_input_grad[0]:
+            shape, dtype = ctx.left
+            of_left = products(grads, other.transpose(1, 2)).view(shape).to(dtype)
+        if ctx.needs_input_grad[1]:
+            shape, dtype = ctx.right
+            of_right = products(one.transpose(1, 2), grads).view(shape).to(dtype)
+        return of_left, of_right

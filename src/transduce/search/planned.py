@@ -24,6 +24,9 @@ from transduce.search.interface import SearchModel
 from transduce.search.running import Running
 
 MOST_ATTENTION = 1 << 24  # numbers of attention of all steps and sentences of a call
+# Sentences for each thread in a call: enough for products to be at their fastest, and few enough
+# for the weights of all their shortlists to stay in a processor's cache.
+TOGETHER = 64
 
 
 def search_sources(
@@ -50,7 +53,8 @@ def search_sources(
     results: list[list[Hypothesis]] = [[]] * len(order)
     start = 0
     while start < len(order):
-        part = slice(start, start + _fitting(numbers[start:]))
+        most = start + TOGETHER * torch.get_num_threads()
+        part = slice(start, start + _fitting(numbers[start:most]))
         plan = make(source[part], torch.tensor(positions[part]))
         if plan is None or plan.columns - WORDS < options.beam:
             return None
