@@ -96,3 +96,13 @@ def test_a_shortlist_that_does_not_fit_is_refused(tmp_path: Path, tensors) -> No
     path.write_bytes(tensor_bytes(tensors))
     with pytest.raises(FolderError, match="make it again with `transduce shortlist`"):
         Shortlist.load(path, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_padding_has_no_candidates(count: int) -> None:
+    candidates = torch.tensor([[9], [0], [4], [5]])  # 9 is that of what pads
+    source = torch.tensor([[2, 3, 0, 0]] * count)
+    members = Shortlist(candidates, torch.tensor([1])).members(
+        source, torch.tensor([2] * count), vocabulary=10
+    )
+    assert members.nonzero()[:, 1].tolist() == [1, 4, 5] * count

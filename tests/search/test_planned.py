@@ -13,6 +13,7 @@ import torch
 
 from transduce import kernels
 from transduce.hypotheses import Hypothesis
+from transduce.kernels import plan
 from transduce.kernels.plan import Lists
 from transduce.model import Seq2Seq, build_model, packing
 from transduce.model.packed import has_int8
@@ -293,6 +294,18 @@ def test_a_bonus_for_length_is_no_part_of_the_plan(monkeypatch: pytest.MonkeyPat
     assert [h.ids for one, _ in plain for h in one] != [h.ids for one, _ in changed for h in one]
 
 
+def searched_in_parts(
+    model: Any, sources: list[list[int]], options: SearchOptions, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[list[Hypothesis]], int]:
+    """With room for a few at a time only; also how many calls there were."""
+    calls: list[int] = []
+    search = plan.search
+    with monkeypatch.context() as patch:
+        patch.setattr(planned, "MOST_ATTENTION", 700 * options.beam)
+        patch.setattr(plan, "search", lambda task: (calls.append(task), search(task)))
+        return decode_batch(model, sources, options), len(calls)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("shortlisted", [False, True])
 @pytest.mark.parametrize("beam", [1, 5])
@@ -308,8 +321,8 @@ def test_a_batch_is_searched_as_its_sentences_are_alone(
     alone = [decode_batch(model, [source], options)[0] for source in sources]
     with on_threads(threads):
         together = decode_batch(model, sources, options)
-        monkeypatch.setattr(planned, "MOST_ATTENTION", 40_000)  # some of them at a time
-        parts = decode_batch(model, sources, options)
+        parts, calls = searched_in_parts(model, sources, options, monkeypatch)
+    assert calls >= 5
     for found in (together, parts):
         for ones, others in zip(found, alone, strict=True):
             assert [h.ids for h in ones] == [h.ids for h in others]

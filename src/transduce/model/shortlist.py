@@ -60,9 +60,8 @@ class Shortlist:
 
     def members(self, source: Tensor, lengths: Tensor, vocabulary: int) -> Tensor:
         """Which words each sentence may use: source (B, S), lengths (B,) -> (B, V) boolean."""
-        if len(source) > 1:  # padding has no candidates
-            real = torch.arange(source.shape[1], device=source.device) < lengths.unsqueeze(1)
-            source = torch.where(real, source, source[:, :1])
+        real = torch.arange(source.shape[1], device=source.device) < lengths.unsqueeze(1)
+        source = torch.where(real, source, source[:, :1])  # padding has no candidates
         chosen = torch.zeros(len(source), vocabulary, dtype=torch.bool, device=source.device)
         chosen.scatter_(1, self.candidates[source].flatten(1), True)
         return chosen.index_fill_(1, self.always, True)
