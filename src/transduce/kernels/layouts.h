@@ -62,8 +62,7 @@ ALWAYS void lay_tile(const uint16_t *from, ix stride, ix rows, ix columns, char 
             const uint16_t *row = from + 2 * i * stride;
             const __m256i one = _mm256_maskz_loadu_epi16(2 * i < rows ? mask : 0, row);
             const __m256i other = _mm256_maskz_loadu_epi16(2 * i + 1 < rows ? mask : 0, row + stride);
-            x[i] = _mm512_castsi512_ps(_mm512_or_si512(
-                _mm512_cvtepu16_epi32(one), _mm512_slli_epi32(_mm512_cvtepu16_epi32(other), 16)));
+            x[i] = _mm512_castsi512_ps(pairs_of(one, other));
         } else {
             const ix left = i < rows ? columns : 0;
             const __mmask32 mask = left >= DEEP ? ~0u : left > 0 ? (1u << left) - 1 : 0;

@@ -46,11 +46,12 @@ static PyObject *supported(PyObject *self, PyObject *unused) {
 #define P(i) ((void *)a[i])
 
 /* py_NAME(numbers a): the body, without the lock that lets one thread run Python, after `check`,
- * which is NULL or what is wrong with the numbers */
-#define KERNEL(name, wanted, check, call)                                                    \
+ * which is NULL or what is wrong with the numbers. It returns whether there was no memory. */
+#define FALLIBLE(name, wanted, check, call)                                                  \
     static PyObject *py_##name(PyObject *self, PyObject *const *given, Py_ssize_t count) {   \
         (void)self;                                                                          \
         ix a[MOST_ARGUMENTS];                                                                \
+        int failed;                                                                          \
         if (!read_numbers(given, count, wanted, a)) return NULL;                             \
         const char *wrong = check;                                                           \
         if (wrong) {                                                                         \
@@ -58,10 +59,14 @@ static PyObject *supported(PyObject *self, PyObject *unused) {
             return NULL;                                                                     \
         }                                                                                    \
         Py_BEGIN_ALLOW_THREADS;                                                              \
-        call;                                                                                \
+        failed = call;                                                                       \
         Py_END_ALLOW_THREADS;                                                                \
+        if (failed) return PyErr_NoMemory();                                                 \
         Py_RETURN_NONE;                                                                      \
     }
+
+/* the same of a body that needs none */
+#define KERNEL(name, wanted, check, call) FALLIBLE(name, wanted, check, ((call), 0))
 
 #define AT_MOST(number, bound, message) ((number) > (bound) ? (message) : NULL)
 
@@ -142,54 +147,30 @@ static PyObject *py_attend(PyObject *self, PyObject *const *arguments, Py_ssize_
     Py_RETURN_NONE;
 }
 
-static PyObject *py_search(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
-    (void)self;
-    ix a[MOST_ARGUMENTS];
-    int failed;
-    if (!read_numbers(arguments, count, 2, a)) return NULL;
-    const Task *task = P(0);
-    if (task->beam > MOST_ROWS || task->n_best > MOST_ROWS) {
-        PyErr_SetString(PyExc_ValueError, "too wide a beam");
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS;
-    failed = search(task, a[1]);
-    Py_END_ALLOW_THREADS;
-    if (failed) return PyErr_NoMemory();
-    Py_RETURN_NONE;
+static const char *too_wide(const Task *task) {
+    return AT_MOST(task->beam > task->n_best ? task->beam : task->n_best, MOST_ROWS, "too wide a beam");
 }
+
+FALLIBLE(search, 2, too_wide(P(0)), search(P(0), a[1]))
 
 static Multiplication multiplication_of(const ix *a) {
     return (Multiplication){{P(0), a[1], (int)a[2]}, {P(3), a[4], (int)a[5]}, P(6), P(7), a[8], (int)a[9], (int)a[10],
                             a[11], a[12], a[13]};
 }
 
-static PyObject *py_multiply(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
-    (void)self;
-    ix a[MOST_ARGUMENTS];
-    int failed;
-    if (!read_numbers(arguments, count, 15, a)) return NULL;
+static int py_multiply_of(const ix *a) {
     const Multiplication p = multiplication_of(a);
-    Py_BEGIN_ALLOW_THREADS;
-    failed = multiply(&p, a[14]);
-    Py_END_ALLOW_THREADS;
-    if (failed) return PyErr_NoMemory();
-    Py_RETURN_NONE;
+    return multiply(&p, a[14]);
 }
 
 /* the same, then the steps and how many */
-static PyObject *py_multiply_many(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
-    (void)self;
-    ix a[MOST_ARGUMENTS];
-    int failed;
-    if (!read_numbers(arguments, count, 19, a)) return NULL;
+static int py_multiply_many_of(const ix *a) {
     const Multiplication p = multiplication_of(a);
-    Py_BEGIN_ALLOW_THREADS;
-    failed = multiply_many(&p, a + 15, a[18], a[14]);
-    Py_END_ALLOW_THREADS;
-    if (failed) return PyErr_NoMemory();
-    Py_RETURN_NONE;
+    return multiply_many(&p, a + 15, a[18], a[14]);
 }
+
+FALLIBLE(multiply, 15, NULL, py_multiply_of(a))
+FALLIBLE(multiply_many, 19, NULL, py_multiply_many_of(a))
 
 #define FAST(function) ((PyCFunction)(void (*)(void))function)
 #endif

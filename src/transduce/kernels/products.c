@@ -68,9 +68,7 @@ void lay_out_turned(const void *weights, void *blocks, ix outputs, ix inputs, ix
             const __mmask16 mask = n < outputs ? lanes(outputs - n) : 0;
             const __m256i low = _mm256_maskz_loadu_epi16(mask, one);
             const __m256i high = _mm256_maskz_loadu_epi16(2 * line + 1 < inputs ? mask : 0, one + outputs);
-            const __m512i pairs = _mm512_or_si512(_mm512_cvtepu16_epi32(low),
-                                                  _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
-            _mm512_storeu_si512((char *)blocks + (n * lines + line * LANES) * 4, pairs);
+            _mm512_storeu_si512((char *)blocks + (n * lines + line * LANES) * 4, pairs_of(low, high));
         }
 }
 
@@ -111,15 +109,6 @@ typedef struct {
     int32_t *excess;
 } Rows;
 
-/* A group of x times those of 16 outputs. In assembly, since GCC copies sums back and forth otherwise. */
-ALWAYS __m512i add_group(__m512i sum, __m512i weights, __m512i group, const int eight_bits) {
-    if (eight_bits)
-        __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(group));
-    else
-        __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(group));
-    return sum;
-}
-
 /* `high` rows from r on by two blocks of outputs from n on; `ahead`: the next two are asked for */
 ALWAYS void sum_some(const Product *p, const Rows *x, ix r, ix n, const ix high, const int ahead,
                      const int eight_bits) {
@@ -138,8 +127,8 @@ ALWAYS void sum_some(const Product *p, const Rows *x, ix r, ix n, const ix high,
             int32_t group;
             memcpy(&group, row + i * x->stride + g * 4, 4);
             const __m512i v = _mm512_set1_epi32(group);
-            sums[i][0] = add_group(sums[i][0], w0, v, eight_bits);
-            sums[i][1] = add_group(sums[i][1], w1, v, eight_bits);
+            sums[i][0] = add_products(sums[i][0], w0, v, eight_bits);
+            sums[i][1] = add_products(sums[i][1], w1, v, eight_bits);
         }
     }
     for (ix i = 0; i < high; i++)

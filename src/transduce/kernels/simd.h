@@ -114,6 +114,22 @@ static inline __m512 hyperbolic_tangent(__m512 x) {
     return _mm512_sub_ps(_mm512_add_ps(s, s), _mm512_set1_ps(1.0f));
 }
 
+/* Pairs (bf16) or fours (8 bits) of two times 16 numbers, multiplied and added. In assembly, since GCC copies sums
+ * back and forth otherwise. */
+static inline __attribute__((always_inline)) __m512i add_products(__m512i sum, __m512i one, __m512i other,
+                                                                  const int eight_bits) {
+    if (eight_bits)
+        __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(one), "v"(other));
+    else
+        __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(one), "v"(other));
+    return sum;
+}
+
+/* two rows of 16 numbers in bf16 as pairs */
+static inline __m512i pairs_of(__m256i one, __m256i other) {
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(one), _mm512_slli_epi32(_mm512_cvtepu16_epi32(other), 16));
+}
+
 /* Half of the exchange of a square's rows and columns: between rows i and i + `apart` for all i without
  * that bit, numbers without it and with it. Four of these turn 16 x 16 numbers. */
 static inline __attribute__((always_inline)) void exchange(__m512 *x, int apart) {

@@ -77,12 +77,6 @@ static void turn_rows(const Matrix *x, ix top, ix end, const Part *part, char *t
     }
 }
 
-/* in assembly, as in products.c */
-ALWAYS __m512 add_pairs(__m512 sum, __m512i right, __m512i pair) {
-    __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(right), "v"(pair));
-    return sum;
-}
-
 /* 16 numbers of a row of y from their sums */
 ALWAYS void finish(const Multiplication *p, const Part *part, ix row, ix column, __m512 sum, __mmask16 mask) {
     const ix at = row * p->y_stride + column;
@@ -99,8 +93,8 @@ ALWAYS void finish(const Multiplication *p, const Part *part, ix row, ix column,
 /* a group of rows from `row` on, of which `high` are wanted, by a panel */
 static void add_group(const Multiplication *p, const Part *part, const char *left, const char *right, ix row,
                       ix high, ix column) {
-    __m512 sums[2][LANES];
-    for (ix i = 0; i < LANES; i++) sums[0][i] = sums[1][i] = _mm512_setzero_ps();
+    __m512i whole[2][HIGH];
+    for (ix i = 0; i < HIGH; i++) whole[0][i] = whole[1][i] = _mm512_setzero_si512();
     for (ix d = 0; d < part->deep; d += DEEP, left += GROUP, right += PAIR)
         for (ix k = 0; k < ROWS; k++) {
             const __m512i one = _mm512_load_si512(right + k * LINE);
@@ -111,21 +105,24 @@ static void add_group(const Multiplication *p, const Part *part, const char *lef
                 int32_t pair;
                 memcpy(&pair, left + i * LINE + k * 4, 4);
                 const __m512i v = _mm512_set1_epi32(pair);
-                sums[0][i] = add_pairs(sums[0][i], one, v);
-                sums[1][i] = add_pairs(sums[1][i], other, v);
+                whole[0][i] = add_products(whole[0][i], one, v, 0);
+                whole[1][i] = add_products(whole[1][i], other, v, 0);
             }
         }
     for (int half = 0; half < 2; half++, column += LANES) {
         const ix wide = p->n - column;
         if (wide <= 0) return;
+        __m512 sums[LANES];
+        for (ix i = 0; i < LANES; i++)
+            sums[i] = i < HIGH ? _mm512_castsi512_ps(whole[half][i]) : _mm512_setzero_ps();
         if (part->turned) {
-            turn_square(sums[half]);
+            turn_square(sums);
             for (ix i = 0; i < LANES; i++)
-                if (i < wide) finish(p, part, column + i, row, sums[half][i], lanes(high < HIGH ? high : HIGH));
+                if (i < wide) finish(p, part, column + i, row, sums[i], lanes(high < HIGH ? high : HIGH));
             continue;
         }
         for (ix i = 0; i < HIGH; i++) /* unrolled, so that sums stay in registers */
-            if (i < high) finish(p, part, row + i, column, sums[half][i], lanes(wide));
+            if (i < high) finish(p, part, row + i, column, sums[i], lanes(wide));
     }
 }
 

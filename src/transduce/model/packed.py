@@ -61,15 +61,15 @@ class LaidOut(ABC):
 
     def for_kernels(self) -> Blocked | None:
         """The weights laid out for the kernels; None where these have no product."""
-        laid_out = self._lay_out() if self.laid_out is None else self.laid_out
-        return laid_out if isinstance(laid_out, Blocked) else None
+        weights = self._weights()
+        return weights if isinstance(weights, Blocked) else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        laid_out = self._lay_out() if self.laid_out is None else self.laid_out
-        if isinstance(laid_out, Blocked):
-            return laid_out(x, self.dtype)
-        return self._by_torch(x, laid_out)
+        weights = self._weights()
+        if isinstance(weights, Blocked):
+            return weights(x, self.dtype)
+        return self._by_torch(x, weights)
 
     @abstractmethod
     def _by_torch(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -83,7 +83,9 @@ class LaidOut(ABC):
     def _for_torch(self, weight: Tensor) -> Tensor:
         """The weights as oneDNN reads them."""
 
-    def _lay_out(self) -> Blocked | Tensor:
+    def _weights(self) -> Blocked | Tensor:
+        if self.laid_out is not None:
+            return self.laid_out
         with _LAYING_OUT:
             if self.laid_out is None:
                 assert self.weight is not None
