@@ -10,9 +10,9 @@ from setuptools.errors import CompileError, LinkError
 FOLDER = "src/transduce/kernels"
 SOURCES = (
     *("module", "products", "tiles", "matrices", "vectors"),
-    *("steps", "copying", "ops", "search", "training"),
+    *("steps", "copying", "ops", "search", "training", "losses", "entries"),
 )
-HEADERS = ("kernels", "simd", "best", "tiles", "layouts", "search")
+HEADERS = ("kernels", "simd", "best", "tiles", "layouts", "search", "threads")
 THREADS = (
     "-fopenmp"  # as a rule the library is the one that torch has loaded, its threads are torch's
 )
@@ -35,10 +35,7 @@ setup(
         Extension(
             "transduce.kernels._kernels",
             sources=[f"{FOLDER}/{name}.c" for name in SOURCES],
-            depends=[
-                f"{FOLDER}/{name}.h"
-                for name in ("kernels", "simd", "best", "tiles", "layouts", "search")
-            ],
+            depends=[f"{FOLDER}/{name}.h" for name in HEADERS],
             define_macros=[("Py_LIMITED_API", "0x030A0000")],
             py_limited_api=True,  # one build for every Python
             extra_compile_args=["-O3", "-g0", THREADS],

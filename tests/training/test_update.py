@@ -10,7 +10,8 @@ import torch
 
 from transduce.data.batches import Batch, collate
 from transduce.errors import TrainingError
-from transduce.model import Seq2Seq, build_model
+from transduce.kernels import available
+from transduce.model import Seq2Seq, build_model, sampled
 from transduce.model.rnn import Dropout
 from transduce.recipe import ModelOptions, TrainingOptions
 from transduce.training.losses import halves, sequence_loss
@@ -54,6 +55,23 @@ def test_the_loss_is_over_real_positions_only() -> None:
     torch.testing.assert_close(together.loss, torch.stack([one.loss for one in alone]).sum())
     torch.testing.assert_close(together.nll, torch.stack([one.nll for one in alone]).sum())
     assert together.tokens == sum(len(row) + 1 for row in ROWS)
+
+
+@pytest.mark.skipif(not available(), reason="no kernels on this machine")
+def test_the_recipe_says_how_the_output_layer_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampled, "LEAST", 1)
+    monkeypatch.setattr(sampled, "THRESHOLD", 0.3)  # so that chance shows with 8 words
+
+    def of(kind: str, precision: str, seed: int) -> torch.Tensor:
+        updater = make_updater(output_gradient=kind)
+        updater.precision = precision
+        torch.manual_seed(seed)
+        return gradients(updater, [batch_of(ROWS)])
+
+    assert not of("sampled", "bf16", 1).equal(of("sampled", "bf16", 2))
+    assert of("sampled", "bf16", 1).equal(of("sampled", "bf16", 1))
+    assert of("exact", "bf16", 1).equal(of("exact", "bf16", 2))
+    assert of("sampled", "fp32", 1).equal(of("exact", "fp32", 2))
 
 
 def test_passes_that_agree_cost_nothing() -> None:

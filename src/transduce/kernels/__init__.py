@@ -23,7 +23,7 @@ try:
     from transduce.kernels import _kernels as _c  # type: ignore[attr-defined]
 except ImportError:  # not compiled on this machine
     _c = None
-VERSION = 6  # as in kernels.h; both change with what a kernel takes or does
+VERSION = 7  # as in kernels.h; both change with what a kernel takes or does
 if _c is not None and getattr(_c, "VERSION", 0) != VERSION:
     warnings.warn(
         "transduce's kernels are of another version and are not used: install transduce again",

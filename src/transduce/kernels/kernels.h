@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-#define KERNELS_VERSION 6 /* as in __init__.py; both change with what a kernel takes or does */
+#define KERNELS_VERSION 7 /* as in __init__.py; both change with what a kernel takes or does */
 #define MOST_ROWS 8      /* of a search in one call */
 #define MOST_BEST 64     /* of survey */
 #define MOST_BEAM 64     /* of choose */
@@ -143,6 +143,33 @@ void lstm_layer_backward(const Layer *layer, const Gradients *gradients, ix thre
 void cross_entropy(void *logits, int kind, ix stride, const long long *targets, const float *smoothing,
                    float *losses, float *grad_bias, float *room, ix rows, ix vocabulary, ix threads);
 
+/* Some entries of a matrix (rows, vocabulary), of which all others are zero: so many of each row, the columns they are
+ * in and what they are; words, values: (rows, width). */
+typedef struct {
+    int *words, *counts;
+    float *values;
+    ix rows, width, vocabulary;
+} Entries;
+
+/* The losses of cross_entropy, with entries in place of the gradient, whose expected value it is but for the
+ * - smoothing / vocabulary that all have: a probability from the threshold on is an entry as it is, one below is drawn
+ * with probability / threshold as its chance, to be an entry as large as the threshold; the target's last. options:
+ * smoothing, threshold; drawn: (rows, 16), by chance. Rows have 1 / threshold + 33 entries at most, and room for 16
+ * more. */
+void sampled_entropy(const void *logits, int kind, ix stride, const long long *targets, const float *options,
+                     const unsigned *drawn, float *losses, float *room, const Entries *entries, ix threads);
+
+/* scale (x - share) table, where x are the entries with all zeros between them and table (height, width) is in bf16:
+ * of x as it is, y (rows, width) in bf16, or turned, y (vocabulary, width), with the sums of each column of x - share,
+ * times the scale. Both return 1 if there is no memory. */
+typedef struct {
+    const void *table;
+    ix height, width;
+    float share, scale;
+} Sums;
+int sum_by_rows(const Entries *entries, const Sums *s, void *y, ix threads);
+int sum_by_words(const Entries *entries, const Sums *s, float *y, float *sums, ix threads);
+
 /* y (m, n) = left (m, k) right (k, n) + bias (n,), if not NULL; both in bf16; k is at least 1. Of a matrix that is
  * `turned`, rows and columns are exchanged in memory, where a row begins `stride` numbers after the one before.
  * With `add`, for y in float32 and no bias, it is added to what is in y. Returns 1 if there is no memory. */
@@ -165,6 +192,9 @@ int multiply_vectors(const Multiplication *p, ix threads);
 
 /* So many small products, the first of which is given; steps: from one left matrix, right one and y to the next. */
 int multiply_many(const Multiplication *first, const ix *steps, ix count, ix threads);
+
+/* y (count, size) in bf16: the rows of a table that have each index. */
+void look_up(const float *table, const long long *index, void *y, ix count, ix size, ix threads);
 
 /* y (rows, size): sums of the rows of x (count, size) that have each index. */
 void add_by_index(const void *x, int kind, const long long *index, float *y, ix count, ix size, ix rows,

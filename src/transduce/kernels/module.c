@@ -126,6 +126,34 @@ KERNEL(lstm_layer, 11, NULL, py_lstm_layer_of(a))
 KERNEL(lstm_layer_backward, 16, NULL, py_lstm_layer_backward_of(a))
 KERNEL(cross_entropy, 11, NULL,
        cross_entropy(P(0), (int)a[1], a[2], P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
+static Entries entries_of(const ix *a) { return (Entries){P(0), P(1), P(2), a[3], a[4], a[5]}; }
+
+static Sums sums_of(const ix *a) {
+    const float *numbers = P(3);
+    return (Sums){P(0), a[1], a[2], numbers[0], numbers[1]};
+}
+
+static void py_sampled_entropy_of(const ix *a) {
+    const Entries entries = entries_of(a);
+    sampled_entropy(P(6), (int)a[7], a[8], P(9), P(10), P(11), P(12), P(13), &entries, a[14]);
+}
+
+static int py_sum_by_rows_of(const ix *a) {
+    const Entries entries = entries_of(a);
+    const Sums sums = sums_of(a + 6);
+    return sum_by_rows(&entries, &sums, P(10), a[11]);
+}
+
+static int py_sum_by_words_of(const ix *a) {
+    const Entries entries = entries_of(a);
+    const Sums sums = sums_of(a + 6);
+    return sum_by_words(&entries, &sums, P(10), P(11), a[12]);
+}
+
+KERNEL(sampled_entropy, 15, NULL, py_sampled_entropy_of(a))
+FALLIBLE(sum_by_rows, 12, NULL, py_sum_by_rows_of(a))
+FALLIBLE(sum_by_words, 13, NULL, py_sum_by_words_of(a))
+KERNEL(look_up, 6, NULL, look_up(P(0), P(1), P(2), a[3], a[4], a[5]))
 KERNEL(add_by_index, 8, NULL,
        add_by_index(P(0), (int)a[1], P(2), P(3), a[4], a[5], a[6], a[7]))
 KERNEL(squares, 4, NULL, squares(P(0), P(1), a[2], a[3]))
@@ -192,6 +220,10 @@ static PyMethodDef methods[] = {
     {"lstm_layer", FAST(py_lstm_layer), METH_FASTCALL, "See kernels.h."},
     {"lstm_layer_backward", FAST(py_lstm_layer_backward), METH_FASTCALL, "See kernels.h."},
     {"cross_entropy", FAST(py_cross_entropy), METH_FASTCALL, "See kernels.h."},
+    {"sampled_entropy", FAST(py_sampled_entropy), METH_FASTCALL, "See kernels.h."},
+    {"sum_by_rows", FAST(py_sum_by_rows), METH_FASTCALL, "See kernels.h."},
+    {"sum_by_words", FAST(py_sum_by_words), METH_FASTCALL, "See kernels.h."},
+    {"look_up", FAST(py_look_up), METH_FASTCALL, "See kernels.h."},
     {"add_by_index", FAST(py_add_by_index), METH_FASTCALL, "See kernels.h."},
     {"squares", FAST(py_squares), METH_FASTCALL, "See kernels.h."},
     {"draw", FAST(py_draw), METH_FASTCALL, "See kernels.h."},

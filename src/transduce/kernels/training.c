@@ -1,4 +1,4 @@
-/* Training's passes between products, and whole layers of both: what a recurrent layer, the loss and dropout do to each number.
+/* Training's passes between products, and whole layers of both: what a recurrent layer and dropout do to each number.
  *
  * Each reads and writes every number once, where torch has a pass for each operation and each dtype.
  * Rows are shared out to `threads`; with OpenMP these are torch's own, which wait meanwhile.
@@ -7,18 +7,11 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma")
 #include "kernels.h"
 #include "simd.h"
+#include "threads.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The rest for `from` <= r < `to` of each thread's share of the rows, `part` being its number */
-#define SHARED(rows, threads, ...)                                                          \
-    _Pragma("omp parallel for num_threads((int)threads) schedule(static, 1)")               \
-    for (ix part = 0; part < threads; part++) {                                             \
-        const ix from = rows * part / threads, to = rows * (part + 1) / threads;            \
-        __VA_ARGS__                                                                               \
-    }
 
 #define ONE _mm512_set1_ps(1.0f)
 
@@ -110,52 +103,17 @@ void lstm_layer_backward(const Layer *l, const Gradients *g, ix threads) {
     })
 }
 
-/* ----------------------------------------------------------------------------------------- loss */
+/* -------------------------------------------------------------------------------------- smaller */
 
-/* one row of logits -> its gradient, in place; room: `vocabulary` floats, which stay in the cache */
-static void row_entropy(void *logits, int kind, ix target, float smoothing, float *losses, float *sums,
-                        float *room, ix vocabulary) {
-    __m512 most = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps(), whole = _mm512_setzero_ps();
-    for (ix i = 0; i < vocabulary; i += LANES) {
-        const __mmask16 mask = lanes(vocabulary - i);
-        const __m512 x = load(logits, kind, i, mask);
-        most = _mm512_mask_max_ps(most, mask, most, x);
-        total += x;
-    }
-    const float highest = _mm512_reduce_max_ps(most);
-    const float picked = _mm512_cvtss_f32(load(logits, kind, target, 1));
-    for (ix i = 0; i < vocabulary; i += LANES) {
-        const __mmask16 mask = lanes(vocabulary - i);
-        __m512 x = load(logits, kind, i, mask) - _mm512_set1_ps(highest);
-        x = _mm512_maskz_mov_ps(mask, exponential(x));
-        whole += x;
-        store(room, FLOAT32, i, mask, x);
-    }
-    const float sum = _mm512_reduce_add_ps(whole), norm = highest + logf(sum);
-    const float mean = _mm512_reduce_add_ps(total) / (float)vocabulary;
-    losses[0] = norm - picked;
-    losses[1] = (1.0f - smoothing) * losses[0] + smoothing * (norm - mean);
-    room[target] -= (1.0f - smoothing) * sum;
-    const __m512 share = _mm512_set1_ps(1.0f / sum);
-    const __m512 uniform = _mm512_set1_ps(smoothing / (float)vocabulary);
-    for (ix i = 0; i < vocabulary; i += LANES) {
-        const __mmask16 mask = lanes(vocabulary - i);
-        const __m512 x = load(room, FLOAT32, i, mask) * share - uniform;
-        store(logits, kind, i, mask, x);
-        store(sums, FLOAT32, i, mask, load(sums, FLOAT32, i, mask) + x);
-    }
-}
-
-void cross_entropy(void *logits, int kind, ix stride, const long long *targets, const float *smoothing,
-                   float *losses, float *grad_bias, float *room, ix rows, ix vocabulary, ix threads) {
-    SHARED(rows, threads, {
+void look_up(const float *table, const long long *index, void *y, ix count, ix size, ix threads) {
+    SHARED(count, threads, {
         for (ix r = from; r < to; r++)
-            row_entropy((void *)at(logits, kind, r * stride), kind, targets[r], *smoothing, losses + 2 * r,
-                        grad_bias + part * vocabulary, room + part * vocabulary, vocabulary);
+            for (ix i = 0; i < size; i += LANES) {
+                const __mmask16 mask = lanes(size - i);
+                store(y, BFLOAT16, r * size + i, mask, load(table, FLOAT32, index[r] * size + i, mask));
+            }
     })
 }
-
-/* -------------------------------------------------------------------------------------- smaller */
 
 void add_by_index(const void *x, int kind, const long long *index, float *y, ix count, ix size, ix rows,
                   ix threads) {

@@ -158,6 +158,17 @@ def draw(count: int) -> Tensor:
     return drawn
 
 
+def look_up(table: Tensor, index: Tensor) -> Tensor:
+    """The rows of a table (V, D) float32 that index (...) int64 says: (..., D) bfloat16."""
+    index = index.contiguous()
+    y = torch.empty(*index.shape, table.shape[1], dtype=torch.bfloat16)
+    compiled.look_up(
+        table.data_ptr(), index.data_ptr(), y.data_ptr(), index.numel(), table.shape[1],
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return y
+
+
 def add_by_index(x: Tensor, index: Tensor, rows: int) -> Tensor:
     """The sums (rows, D) float32 of the rows of x (N, D) that have each index; index (N,) int64."""
     x, index = x.contiguous(), index.contiguous()

@@ -36,6 +36,7 @@ class Bridge(nn.Module):
             )
         if kind in ("dense", "mean"):
             self.linear = Linear(memory_size, layers * size * self.states)
+            self.linear.once = True
 
     def forward(self, memory: Memory) -> tuple[Tensor, Tensor | None]:
         """hidden (L, B, D), and cell of the same shape for an LSTM."""

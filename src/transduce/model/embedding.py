@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from transduce.kernels import KINDS, available
-from transduce.kernels.training import add_by_index
+from transduce.kernels.training import add_by_index, look_up, trains
 
 
 class Embedding(nn.Embedding):
     """torch's, for which a thread fills a gradient for all words with zeros and adds to those of
-    the batch."""
+    the batch. In training in bf16 on a CPU, what is looked up is in bf16, in which it is read."""
 
     def forward(self, ids: Tensor) -> Tensor:
         if self.training and torch.is_grad_enabled() and self.weight.is_cpu and available():
@@ -24,12 +24,14 @@ class Embedding(nn.Embedding):
 
 
 class LookedUp(torch.autograd.Function):
-    """ids (...) int64, weight (V, D) -> (..., D)."""
+    """ids (...) int64, weight (V, D) -> (..., D), bfloat16 where products are."""
 
     @staticmethod
     def forward(ctx: Any, ids: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(ids)
         ctx.words, ctx.dtype = len(weight), weight.dtype
+        if weight.dtype == torch.float32 and trains(weight):
+            return look_up(weight, ids)
         return nn.functional.embedding(ids, weight)
 
     @staticmethod

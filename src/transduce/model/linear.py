@@ -20,11 +20,13 @@ class Linear(nn.Linear):
 
     oneDNN compiles a product for each number of rows, which takes as long as a dozen of them, and
     all positions of a batch are ever new numbers. Loops over positions are torch's, which takes
-    their weights to bf16 once.
+    their weights to bf16 once. A layer `once` a batch is in no such loop, however few its rows are.
     """
 
+    once = False
+
     def forward(self, x: Tensor) -> Tensor:
-        many = x.numel() >= MANY * self.in_features
+        many = self.once or x.numel() >= MANY * self.in_features
         if many and torch.is_grad_enabled() and trains(x):
             y: Tensor = LinearByKernels.apply(x, self.weight, self.bias)
             return y

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transduce.kernels.training import cross_entropy, product, trains
 from transduce.model.consistency import ConsistentCrossEntropy
 from transduce.model.picking import TINY, add, pick, places
+from transduce.model.sampled import SampledCrossEntropy, pays
 
 LINE = 32  # numbers in bfloat16 that fill a line of the cache
 CHUNK = 2048  # rows of logits alive at a time; larger costs cache, smaller costs calls
@@ -222,16 +223,25 @@ class OutputLayer(nn.Module):
         return torch.log_softmax(self.logits(values).float(), dim=-1)
 
     def loss(
-        self, values: Tensor, targets: Tensor, smoothing: float, counted: Tensor | None = None
+        self,
+        values: Tensor,
+        targets: Tensor,
+        smoothing: float,
+        counted: Tensor | None = None,
+        sampled: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Summed over rows: label-smoothed loss (differentiable), negative log-likelihood.
 
         values (N, E), targets (N,) int64 -> two float32 scalars, in nats. counted (N,) float32: 0
-        for rows that are not there, else 1; they have no loss and no gradient.
+        for rows that are not there, else 1; they have no loss and no gradient. The gradient may be
+        `sampled` where that is faster (`model.sampled`).
         """
-        result: tuple[Tensor, Tensor] = LinearCrossEntropy.apply(
-            values, self.weight, self.bias, targets, smoothing, self.room, counted
-        )
+        given = values, self.weight, self.bias, targets, smoothing, self.room
+        result: tuple[Tensor, Tensor]
+        if sampled and counted is None and pays(values, self.vocabulary):
+            result = SampledCrossEntropy.apply(*given)
+        else:
+            result = LinearCrossEntropy.apply(*given, counted)
         return result
 
     def consistent_loss(

@@ -46,6 +46,7 @@ def sequence_loss(
     coverage: float = 0.0,
     ctc_consistency: float = 0.0,
     padded: bool = False,
+    sampled: bool = False,
 ) -> LossSum:
     """Teacher-forced loss of a batch; padding never reaches the vocabulary.
 
@@ -55,6 +56,7 @@ def sequence_loss(
     twice, too; `ctc_consistency` is the weight by which CTC's answers to them are to agree.
     `coverage` is the weight of `coverage_loss`. Where the batch is `padded` to a shape that others
     share (`shapes`), positions are so many whatever is real, and those of padding count nothing.
+    The gradient by the logits may be `sampled` (`OutputLayer.loss`).
     Joined with CTC as in Kim et al. 2017 (1609.06773), of which every sentence's loss is a sum
     over its target too.
     """
@@ -84,10 +86,11 @@ def sequence_loss(
         targets = batch.target_output.flatten().index_select(0, positions)
         counted = (targets != PAD).float() if padded else None
         if passes > 1:
-            given = values, targets, smoothing, consistency
-            loss, nll = model.output.consistent_loss(*given, counted)
+            both = values, targets, smoothing, consistency
+            loss, nll = model.output.consistent_loss(*both, counted)
         else:
-            loss, nll = model.output.loss(values.squeeze(0), targets, smoothing, counted)
+            given = values.squeeze(0), targets, smoothing, counted
+            loss, nll = model.output.loss(*given, sampled)
     if coverage:
         assert features.attention is not None
         real = (batch.target_output != PAD).repeat(passes, 1)

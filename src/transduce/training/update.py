@@ -195,6 +195,7 @@ class Updater:
                 self.options.coverage,
                 self.options.ctc_consistency,
                 padded,
+                self.options.output_gradient == "sampled",
             )
 
     def _without_graphs(self, reason: str) -> None:
