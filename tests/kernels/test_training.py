@@ -13,7 +13,7 @@ from transduce.kernels import training
 from transduce.model.embedding import Embedding
 from transduce.model.lstm import WholeLSTM
 from transduce.model.output import CHUNK, OutputLayer
-from transduce.model.rnn import Dropout
+from transduce.model.rnn import Dropout, RecurrentLayer, reverse_by_length
 
 from ..conftest import on_threads
 
@@ -50,6 +50,25 @@ def test_the_lstm_layer_is_torchs(
     assert near(mine, outputs) and near(my_cell, cell[0])
     pairs = zip(gradients(mine, my_cell), gradients(outputs, cell[0]), strict=True)
     assert all(near(found, expected, 0.04) for found, expected in pairs)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(0, 2), sizes, sizes)
+def test_reading_from_the_end_is_turning_twice(
+    ends: list[int], behind: int, width: int, size: int
+) -> None:
+    torch.manual_seed(width * size)
+    layer = RecurrentLayer("lstm", width, size)
+    lengths = torch.tensor(ends)
+    x = torch.randn(len(ends), max(ends) + behind, width, requires_grad=True)
+    tensors, pull = (x, *layer.parameters()), torch.randn(*x.shape[:2], size)
+    turned = reverse_by_length(layer(reverse_by_length(x, lengths))[0], lengths)
+    expected = torch.autograd.grad((turned * pull).sum(), tensors)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer.backwards(x, lengths)
+    assert near(found, turned)
+    gradients = torch.autograd.grad((found.float() * pull).sum(), tensors)
+    assert all(near(mine, torchs, 0.04) for mine, torchs in zip(gradients, expected, strict=True))
 
 
 @pytest.mark.parametrize("rows", [1, 37, 2 * CHUNK + 5])

@@ -29,13 +29,12 @@ typedef struct {
     void *y;
     int x_kind, y_kind;
     ix rows, inputs, outputs;
-    ix x_stride; /* between rows of x; 0: they follow each other */
+    const ix *x_at; /* at which of x's numbers each row begins; NULL: they follow each other */
 } Product;
 
 /* a row of x and what follows */
 static inline const void *row_of(const Product *p, ix row) {
-    const ix stride = p->x_stride ? p->x_stride : p->inputs;
-    return (const char *)p->x + row * stride * (p->x_kind ? 2 : 4);
+    return (const char *)p->x + (p->x_at ? p->x_at[row] : row * p->inputs) * (p->x_kind ? 2 : 4);
 }
 
 /* The product by the faster way: by tiles where this processor multiplies them, except for the fewest rows in
@@ -120,14 +119,18 @@ void attend(const void *queries, int kind, const void *keys, int across, const v
  * An LSTM layer at all positions in turn, with the products between them, whose weights are laid out for
  * `product`: those of the hidden state, and going back the same with inputs and outputs exchanged. By sentence:
  * gates, grad_gates (N, T, 4 x size), the hidden state before each position and the one after it, `before` and
- * `hidden`, and the gradient by the latter, `outputs` (N, T, size), all in bf16; cells (N, T + 1, size). room:
- * (N, 4 x size) in bf16; recurrent: (N, size), zeros at first. Unless it has `begun` with a state that was given,
- * the first hidden state is zeros and nobody asks for its gradient. */
+ * `hidden`, and the gradient by the latter, `outputs` (N, T, size), all in bf16; cells (N, T + 1, size), in the order
+ * of steps. room: (N, 4 x size) in bf16; recurrent: (N, size), zeros at first. Unless it has `begun` with a state that
+ * was given, the first hidden state is zeros and nobody asks for its gradient. With the `lengths` of sentences, each
+ * is read from its end: the first step is at its last position; what is behind it comes last, as it is. places: room
+ * for (N,). */
 typedef struct {
     const void *weights;
     void *gates, *before, *hidden, *room;
     float *cells;
     ix positions, rows, size, begun;
+    const long long *lengths;
+    ix *places;
 } Layer;
 typedef struct {
     const void *outputs;

@@ -108,22 +108,22 @@ static PyObject *py_survey_ruled(PyObject *self, PyObject *const *arguments, Py_
 }
 
 static Layer layer_of(const ix *a) {
-    return (Layer){P(0), P(1), P(2), P(3), P(4), P(5), a[6], a[7], a[8], a[9]};
+    return (Layer){P(0), P(1), P(2), P(3), P(4), P(5), a[6], a[7], a[8], a[9], P(10), P(11)};
 }
 
 static void py_lstm_layer_of(const ix *a) {
     const Layer layer = layer_of(a);
-    lstm_layer(&layer, a[10]);
+    lstm_layer(&layer, a[12]);
 }
 
 static void py_lstm_layer_backward_of(const ix *a) {
     const Layer layer = layer_of(a);
-    const Gradients gradients = {P(10), P(11), P(12), P(13), P(14)};
-    lstm_layer_backward(&layer, &gradients, a[15]);
+    const Gradients gradients = {P(12), P(13), P(14), P(15), P(16)};
+    lstm_layer_backward(&layer, &gradients, a[17]);
 }
 
-KERNEL(lstm_layer, 11, NULL, py_lstm_layer_of(a))
-KERNEL(lstm_layer_backward, 16, NULL, py_lstm_layer_backward_of(a))
+KERNEL(lstm_layer, 13, NULL, py_lstm_layer_of(a))
+KERNEL(lstm_layer_backward, 18, NULL, py_lstm_layer_backward_of(a))
 KERNEL(cross_entropy, 11, NULL,
        cross_entropy(P(0), (int)a[1], a[2], P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
 static Entries entries_of(const ix *a) { return (Entries){P(0), P(1), P(2), a[3], a[4], a[5]}; }

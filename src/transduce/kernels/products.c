@@ -214,7 +214,10 @@ void by_vectors(const Product *p, ix threads) {
         const ix some = p->rows / 2;
         Product low = *p, high = *p;
         low.rows = some, high.rows = p->rows - some;
-        high.x = row_of(p, some);
+        if (p->x_at)
+            high.x_at = p->x_at + some;
+        else
+            high.x = row_of(p, some);
         high.y = (void *)at(p->y, p->y_kind, some * p->outputs);
         by_vectors(&low, threads);
         by_vectors(&high, threads);
@@ -249,7 +252,7 @@ void lstm_sequence(const void *weights, const float *scales, const void *inputs,
     for (ix t = 0; t < positions; t++) {
         const void *given = at(inputs, kind, t * 4 * row), *before = at(hidden, kind, t * row);
         void *now = (void *)at(hidden, kind, (t + 1) * row);
-        const Product p = {weights, scales, NULL, before, gates, kind, kind, sentences, size, 4 * size, 0};
+        const Product p = {weights, scales, NULL, before, gates, kind, kind, sentences, size, 4 * size};
         product(&p, threads);
         lstm_cell(gates, given, kind, cell, cell, now, kind, sentences, size);
     }

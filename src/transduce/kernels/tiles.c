@@ -151,21 +151,21 @@ static void prepare(const Product *p, const Rows *x, ix whole, ix height) {
     for (ix r = 0; r < (height < ROWS ? height : whole); r++) { /* a low tile's other rows are not read */
         char *to = x->tiles + r / ROWS * x->across + r % ROWS * LINE;
         const int there = r < p->rows;
+        const void *row = there ? row_of(p, r) : p->x;
         if (there && fours)
-            to_fours(row_of(p, r), p->x_kind, 1, p->inputs, stride, fours,
-                     x->scale + r, x->excess + r);
+            to_fours(row, p->x_kind, 1, p->inputs, stride, fours, x->scale + r, x->excess + r);
         for (ix i = 0; i < stride; i += LINE) {
             char *line = to + i * ROWS;
             const ix left = there ? bytes - i : 0; /* of the row's bytes */
             if (fours || p->x_kind == BFLOAT16) {
-                const char *from = fours ? (char *)fours : row_of(p, r);
+                const char *from = fours ? (const char *)fours : row;
                 const __mmask64 mask = left >= LINE ? ~0ull : left > 0 ? (1ull << left) - 1 : 0;
                 _mm512_store_si512(line, _mm512_maskz_loadu_epi8(mask, from + i));
                 continue;
             }
             for (ix half = 0; half < 2; half++) {
                 const ix column = i / 2 + half * LANES, wide = there ? p->inputs - column : 0;
-                const __m512 v = load(row_of(p, r), FLOAT32, column, wide > 0 ? lanes(wide) : 0);
+                const __m512 v = load(row, FLOAT32, column, wide > 0 ? lanes(wide) : 0);
                 store(line, BFLOAT16, half * LANES, 0xFFFF, v);
             }
         }

@@ -67,38 +67,55 @@ static void lstm_backward(const void *gates, const float *cell, const void *outp
     }
 }
 
+/* where a sentence is at its step t, among all positions of all */
+static ix place(const Layer *l, ix row, ix t) {
+    const ix length = l->lengths ? l->lengths[row] : 0;
+    return row * l->positions + (t < length ? length - 1 - t : t);
+}
+
+/* the places of some sentences at a step, each with so many numbers, as a product asks for them */
+static const ix *places(const Layer *l, ix from, ix to, ix t, ix numbers) {
+    for (ix r = from; r < to; r++) l->places[r] = place(l, r, t) * numbers;
+    return l->places + from;
+}
+
 /* Sentences do not wait for each other: each thread takes some of them through all positions. */
 void lstm_layer(const Layer *l, ix threads) {
-    const ix size = l->size, row = l->positions * size;
+    const ix size = l->size;
     SHARED(l->rows, threads, {
         for (ix t = 0; t < l->positions; t++) {
             void *said = t || l->begun ? half(l->room, from * 4 * size) : NULL;
-            const Product p = {l->weights, NULL,     NULL,      half(l->before, from * row + t * size), said,
-                               BFLOAT16,   BFLOAT16, to - from, size, 4 * size, row};
-            if (said) product(&p, 1);
+            if (said) {
+                const Product p = {.weights = l->weights, .x = l->before, .x_at = places(l, from, to, t, size),
+                                   .y = said, .x_kind = BFLOAT16, .y_kind = BFLOAT16,
+                                   .rows = to - from, .inputs = size, .outputs = 4 * size};
+                product(&p, 1);
+            }
             for (ix r = from; r < to; r++) {
-                const ix now = r * row + t * size;
-                lstm_forward(half(l->gates, 4 * now), said ? half(said, (r - from) * 4 * size) : NULL,
-                             l->cells + now + r * size, half(l->hidden, now),
-                             t + 1 < l->positions ? half(l->before, now + size) : NULL, size);
+                const ix now = place(l, r, t) * size, cell = (r * (l->positions + 1) + t) * size;
+                lstm_forward(half(l->gates, 4 * now), said ? half(said, (r - from) * 4 * size) : NULL, l->cells + cell,
+                             half(l->hidden, now),
+                             t + 1 < l->positions ? half(l->before, place(l, r, t + 1) * size) : NULL, size);
             }
         }
     })
 }
 
 void lstm_layer_backward(const Layer *l, const Gradients *g, ix threads) {
-    const ix size = l->size, row = l->positions * size;
+    const ix size = l->size;
     SHARED(l->rows, threads, {
         for (ix t = l->positions - 1; t >= 0; t--) {
             for (ix r = from; r < to; r++) {
-                const ix now = r * row + t * size;
-                lstm_backward(half(l->gates, 4 * now), l->cells + now + r * size, half(g->outputs, now),
+                const ix now = place(l, r, t) * size, cell = (r * (l->positions + 1) + t) * size;
+                lstm_backward(half(l->gates, 4 * now), l->cells + cell, half(g->outputs, now),
                               half(g->recurrent, r * size), g->grad_cell + r * size, half(g->grad_gates, 4 * now),
                               g->grad_bias + part * 4 * size, size);
             }
-            const Product p = {l->weights, NULL,     NULL,      half(g->grad_gates, 4 * (from * row + t * size)),
-                               half(g->recurrent, from * size), BFLOAT16, BFLOAT16, to - from, 4 * size, size, 4 * row};
-            if (t || l->begun) product(&p, 1);
+            if (!t && !l->begun) break;
+            const Product p = {.weights = l->weights, .x = g->grad_gates, .x_at = places(l, from, to, t, 4 * size),
+                               .y = half(g->recurrent, from * size), .x_kind = BFLOAT16, .y_kind = BFLOAT16,
+                               .rows = to - from, .inputs = 4 * size, .outputs = size};
+            product(&p, 1);
         }
     })
 }

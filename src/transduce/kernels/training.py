@@ -15,6 +15,8 @@ from torch import Tensor
 
 from transduce.kernels import KINDS, Blocked, available, compiled
 
+INT = torch.int64
+
 
 def trains(x: Tensor) -> bool:
     """Whether these kernels are for training on x: gradients wanted, bf16 products, a CPU."""
@@ -27,21 +29,30 @@ def trains(x: Tensor) -> bool:
 
 
 def lstm_layer(
-    weights: Blocked, gates: Tensor, before: Tensor, hidden: Tensor, cells: Tensor, begun: bool
+    weights: Blocked,
+    gates: Tensor,
+    before: Tensor,
+    hidden: Tensor,
+    cells: Tensor,
+    begun: bool,
+    lengths: Tensor | None = None,
 ) -> None:
     """The states of an LSTM layer at all positions of N sentences in turn.
 
     gates (N, T, 4 D) bfloat16: what the inputs say to input gate, forget gate, candidate and output
     gate; replaced by what they are once what the hidden state says, by weights (4 D, D), is added.
     before, hidden (N, T, D) bfloat16: the hidden states before and after each position, cells (N, T
-    + 1, D) float32; all are filled in but for position 0 of `before` and cells, which are given.
-    Unless it has `begun`, before[:, 0] is zeros.
+    + 1, D) float32, in the order of steps; all are filled in but for what is before the first step,
+    which is given. Unless it has `begun`, the first hidden state is zeros. With lengths (N,) int64,
+    each sentence is read from its last position to its first, and then what is behind its end.
     """
     positions, batch, size = gates.shape[1], len(gates), before.shape[2]
-    room = torch.empty(batch, 4 * size, dtype=gates.dtype)
+    room, places = torch.empty(batch, 4 * size, dtype=gates.dtype), torch.empty(batch, dtype=INT)
     compiled.lstm_layer(
         weights.addresses[0], gates.data_ptr(), before.data_ptr(), hidden.data_ptr(),
-        room.data_ptr(), cells.data_ptr(), positions, batch, size, begun, torch.get_num_threads(),
+        room.data_ptr(), cells.data_ptr(), positions, batch, size, begun,
+        0 if lengths is None else lengths.data_ptr(), places.data_ptr(),
+        torch.get_num_threads(),
     )  # fmt: skip
 
 
@@ -55,8 +66,9 @@ def lstm_layer_backward(
     grad_gates: Tensor,
     grad_bias: Tensor,
     begun: bool,
+    lengths: Tensor | None = None,
 ) -> None:
-    """The gradients of `lstm_layer`, the last position first: fills grad_gates (N, T, 4 D).
+    """The gradients of `lstm_layer`, the last step first: fills grad_gates (N, T, 4 D).
 
     gates, cells: as `lstm_layer` left them. outputs (N, T, D) bfloat16: gradients by the outputs.
     recurrent (N, D) bfloat16, zeros, becomes the gradient by the first hidden state if that had
@@ -65,10 +77,12 @@ def lstm_layer_backward(
     transposed.
     """
     positions, (batch, size) = gates.shape[1], grad_cell.shape
+    places = torch.empty(batch, dtype=INT)
     compiled.lstm_layer_backward(
         weights.addresses[0], gates.data_ptr(), 0, 0, 0, cells.data_ptr(), positions, batch, size,
-        begun, outputs.data_ptr(), recurrent.data_ptr(), grad_gates.data_ptr(),
-        grad_cell.data_ptr(), grad_bias.data_ptr(), len(grad_bias),
+        begun, 0 if lengths is None else lengths.data_ptr(), places.data_ptr(),
+        outputs.data_ptr(), recurrent.data_ptr(), grad_gates.data_ptr(), grad_cell.data_ptr(),
+        grad_bias.data_ptr(), len(grad_bias),
     )  # fmt: skip
 
 

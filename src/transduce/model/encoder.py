@@ -64,6 +64,9 @@ class BidirectionalLayer(nn.Module):
         """The backward direction as `forward`; its final states are those after the first position,
         or that of the last chunk."""
         assert self.backwards is not None
+        if not self.chunk and not self.with_cell:
+            found = self.backwards.backwards(x, lengths)
+            return found, found[:, 0], None
         if not self.chunk:
             found, final, cell = self._run(self.backwards, reverse_by_length(x, lengths), lengths)
             return reverse_by_length(found, lengths), final, cell

@@ -23,7 +23,8 @@ class WholeLSTM(torch.autograd.Function):
     """x (N, T, I), weights (4 D, I) and (4 D, D), biases (4 D,), first hidden and cell (N, D), or
     None for zeros -> outputs (N, T, D) bfloat16, last cell (N, D) float32.
 
-    Gates are in torch's order: input, forget, candidate, output.
+    Gates are in torch's order: input, forget, candidate, output. With lengths (N,) int64, each
+    sentence is read from its end to its beginning, and what is behind the end after that.
     """
 
     @staticmethod
@@ -36,6 +37,7 @@ class WholeLSTM(torch.autograd.Function):
         hidden_bias: Tensor,
         first: Tensor | None,
         first_cell: Tensor | None,
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         batch, positions, width = x.shape
         size, count = hidden_weight.shape[1], batch * positions
@@ -43,14 +45,15 @@ class WholeLSTM(torch.autograd.Function):
         input_weight, hidden_weight = input_weight.to(BF16), hidden_weight.to(BF16)
         before, hidden = inputs.new_empty(2, batch, positions, size)
         cells = x.new_empty(batch, positions + 1, size, dtype=torch.float32)
-        before[:, 0] = 0 if first is None else first
+        begin = (slice(None), 0) if lengths is None else (torch.arange(batch), lengths - 1)
+        before[begin] = 0 if first is None else first
         cells[:, 0] = 0 if first_cell is None else first_cell
         gates = inputs.new_empty(batch, positions, 4 * size)
         product(inputs, input_weight.t(), gates.view(count, -1), input_bias + hidden_bias)
         weights, begun = Blocked(hidden_weight, None), first is not None
-        lstm_layer(weights, gates, before, hidden, cells, begun)
+        lstm_layer(weights, gates, before, hidden, cells, begun, lengths)
         ctx.save_for_backward(inputs, input_weight, hidden_weight, gates, before, cells)
-        ctx.dtype, ctx.begun = x.dtype, begun
+        ctx.dtype, ctx.begun, ctx.lengths = x.dtype, begun, lengths
         return hidden, cells[:, -1].clone()
 
     @staticmethod
@@ -64,7 +67,7 @@ class WholeLSTM(torch.autograd.Function):
         sums = cells.new_zeros(torch.get_num_threads(), 4 * size)
         lstm_layer_backward(
             Blocked(hidden_weight.t(), None), gates, cells, grad_outputs.to(BF16).contiguous(),
-            recurrent, grad_cell, grad_gates, sums, ctx.begun,
+            recurrent, grad_cell, grad_gates, sums, ctx.begun, ctx.lengths,
         )  # fmt: skip
         grads = grad_gates.view(len(inputs), -1)
         grad_inputs = product(grads, input_weight, torch.empty_like(inputs))
@@ -77,4 +80,5 @@ class WholeLSTM(torch.autograd.Function):
             grad_bias,
             recurrent if ctx.needs_input_grad[5] else None,
             grad_cell if ctx.needs_input_grad[6] else None,
+            None,
         )

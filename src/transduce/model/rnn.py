@@ -125,10 +125,9 @@ class RecurrentLayer(nn.Module):
         """Run over x (N, T, D) from `state` (zeros if None) -> outputs (N, T, size), end state."""
         if self.packed is not None and state is None:
             return self.packed(x, None)
-        if self.kind == "lstm" and torch.is_grad_enabled() and trains(x):
-            weights = [getattr(self.rnn, name) for name in self.rnn._flat_weights_names]
+        if self.trained_by_kernels(x):
             given = (None, None) if state is None else (state.hidden, state.cell)
-            outputs, cell = WholeLSTM.apply(x, *weights, *given)
+            outputs, cell = WholeLSTM.apply(x, *self._weights(), *given)
             return outputs, LayerState(outputs[:, -1], cell)
         first: Tensor | tuple[Tensor, Tensor] | None = None
         if state is not None:
@@ -139,6 +138,18 @@ class RecurrentLayer(nn.Module):
         if isinstance(end, tuple):
             return outputs, LayerState(end[0].squeeze(0), end[1].squeeze(0))
         return outputs, LayerState(end.squeeze(0))
+
+    def trained_by_kernels(self, x: Tensor) -> bool:
+        """Whether the kernels run over x, and back."""
+        return self.kind == "lstm" and torch.is_grad_enabled() and trains(x)
+
+    def backwards(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Run over x (N, T, D) from each sequence's last real position to its first -> outputs (N,
+        T, size), each at its position."""
+        if self.trained_by_kernels(x):
+            outputs: Tensor = WholeLSTM.apply(x, *self._weights(), None, None, lengths)[0]
+            return outputs
+        return reverse_by_length(self(reverse_by_length(x, lengths))[0], lengths)
 
     def go_on(self, x: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState]:
         """A piece of a sequence after what left `state` (None: its beginning), as `forward` would
@@ -155,7 +166,7 @@ class RecurrentLayer(nn.Module):
         if self.cell is not None:
             return self.cell(x, state)
         hidden, cell = state.hidden.to(x.dtype), state.cell
-        weights = [getattr(self.rnn, name) for name in self.rnn._flat_weights_names]
+        weights = self._weights()
         if self.kind == "lstm":
             assert cell is not None
             hidden, cell = torch.lstm_cell(x, (hidden, cell.to(x.dtype)), *weights)
@@ -164,6 +175,10 @@ class RecurrentLayer(nn.Module):
         else:
             hidden = torch.rnn_tanh_cell(x, hidden, *weights)
         return hidden, LayerState(hidden, cell)
+
+    def _weights(self) -> list[Tensor]:
+        """Of input and hidden state, and their biases."""
+        return [getattr(self.rnn, name) for name in self.rnn._flat_weights_names]
 
     def end_cell(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Like `forward`, with the cell at each last real position: outputs, cell (N, size).
