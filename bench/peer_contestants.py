@@ -11,7 +11,7 @@ from pathlib import Path
 
 from decoding import decoder, probe_of, usable
 from peer_setup import eole_config, joeynmt_config
-from reference import HERE, trainer
+from reference import HERE, options_of, trainer
 from turns import Worker
 
 from transduce.recipe import Recipe
@@ -61,7 +61,7 @@ def transduce_training(field: Field) -> list[Entry]:
     options = field.options
     made = []
     for precision in options.training_precisions:
-        told = [*options.overrides, f"training.precision={precision}"]
+        told = [*options.overrides, *options_of(precision)]
         folder, log = field.work / f"training-{precision}", field.log("transduce", precision)
         begin = partial(trainer, folder, told, options.threads, log)
         made.append(Entry("transduce", precision, probe_of(precision), begin))

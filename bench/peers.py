@@ -31,7 +31,7 @@ from common import Contestant, LeftOut
 from decoding import VARIANTS, forced
 from peer_contestants import Field, entries_of, outside
 from peer_setup import PACKAGES, environment, eole_config, write_data
-from reference import HERE, random_folder, recipe_of, train_turn
+from reference import HERE, WAYS, random_folder, recipe_of, train_turn
 from turns import Worker
 
 from transduce.data.catalog import cache_root
@@ -107,7 +107,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--single", type=int, default=32, help="of these one by one")
     parser.add_argument("--steps", type=int, default=15, help="target tokens, the end counted")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--training-precisions", type=common.names, default=["fp32", "bf16"])
+    parser.add_argument("--training-precisions", type=common.names, default=list(WAYS))
     parser.add_argument("--precisions", type=common.names, default=list(VARIANTS))
     parser.add_argument("--eole-feeds", type=common.numbers, default=[0, 1], help="input feeding")
     parser.add_argument("--eole-precisions", type=common.names, default=["fp32", "bf16", "int8"])

@@ -22,7 +22,9 @@ from transduce.data.prepare import prepare
 from transduce.data.text import TextSide
 from transduce.data.tokenizers.symbols import SymbolTokenizer
 from transduce.folder import RECIPE, WEIGHTS, open_folder, publish
+from transduce.kernels import available
 from transduce.model import build_model
+from transduce.model.sampled import LEAST
 from transduce.model.weights import model_tensors, tensor_bytes
 from transduce.recipe import ModelOptions, Recipe
 from transduce.recipe_files import dump_recipe, load_recipe
@@ -115,20 +117,24 @@ def epoch_of(recipe: Recipe) -> Epoch:
 class Cost:
     """Multiplications with weights: for each source position, each target position, each sentence.
 
-    `attended` are those of one target position with one source position (scores and context).
+    `attended` are those of one target position with one source position (scores and context);
+    `output` those of a target position with the output layer, which are among its own.
     """
 
     source: int
     target: int
     sentence: int
     attended: int
+    output: int
 
-    def training(self, source: float, target: float) -> float:
+    def training(self, source: float, target: float, sampled: bool = False) -> float:
         """Floating-point operations for each real target token of sentences of these lengths.
 
-        Two for a multiplication forwards, four for its two products backwards.
+        Two for a multiplication forwards, four for its two products backwards, which the output
+        layer does not make if its gradient is sampled.
         """
-        return 6 * self._pass(source, target, 1) / target
+        spared = 4 * self.output if sampled else 0
+        return 6 * self._pass(source, target, 1) / target - spared
 
     def decoding(self, source: float, target: float, beam: int) -> float:
         """Floating-point operations for one sentence in `target` steps of `beam` hypotheses."""
@@ -151,7 +157,7 @@ def cost_of(options: ModelOptions, vocabulary: int) -> Cost:
             sums[_place(name)] += sum(w.numel() for w in module.parameters() if w.dim() == 2)
     attention = model.decoder.attention
     width = 0 if attention is None else options.decoder.size + attention.context_size
-    return Cost(attended=width, **sums)
+    return Cost(attended=width, output=options.embedding * vocabulary, **sums)
 
 
 def _place(name: str) -> str:
@@ -162,6 +168,21 @@ def _place(name: str) -> str:
 
 
 # -------------------------------------------------------------------------------------- workers
+
+WAYS = ("fp32", "bf16", "bf16+exact")  # to train: a precision, and the gradient of the output layer
+
+
+def options_of(way: str) -> list[str]:
+    """What tells a training to go one of WAYS, or another precision's."""
+    precision, _, gradient = way.partition("+")
+    told = [f"training.precision={precision}"]
+    return [*told, f"training.output_gradient={gradient}"] if gradient else told
+
+
+def samples(way: str, recipe: Recipe) -> bool:
+    """Whether such a training's output layer has a sampled gradient here."""
+    told = (way == "bf16", recipe.training.output_gradient == "sampled", available())
+    return all(told) and recipe.source.tokenizer.size >= LEAST
 
 
 def trainer(folder: Path, overrides: Sequence[str], threads: int, log: Path) -> Worker:

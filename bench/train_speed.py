@@ -6,7 +6,8 @@
 The reference model (reference.yaml, with options replaced by key=value) learns Multi30k en-de by
 the loop of `transduce train`, each precision and number of threads in a process of its own. They
 take turns of some seconds; the clock holds batches, updates and reports, not validations. `limit`
-is what a product of matrices in that precision would allow (see docs/performance.md).
+is what a product of matrices in that precision would allow (see docs/performance.md). bf16 is with
+the gradient of the output layer sampled, as is the default, bf16+exact with the exact one.
 """
 
 from __future__ import annotations
@@ -20,13 +21,27 @@ from typing import Any
 
 import common
 from common import Contestant, LeftOut
-from reference import Cost, Epoch, cost_of, epoch_of, recipe_of, train_turn, trainer
+from decoding import probe_of
+from reference import (
+    WAYS,
+    Cost,
+    Epoch,
+    cost_of,
+    epoch_of,
+    options_of,
+    recipe_of,
+    samples,
+    train_turn,
+    trainer,
+)
+
+from transduce.recipe import Recipe
 
 
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe options")
-    parser.add_argument("--precisions", type=common.names, default=["fp32", "bf16"])
+    parser.add_argument("--precisions", type=common.names, default=list(WAYS))
     parser.add_argument("--threads", type=common.numbers, default=[1, 2])
     parser.add_argument("--seconds", type=float, default=20.0, help="of a turn")
     parser.add_argument("--warm", type=int, default=4, help="turns that do not count, before")
@@ -46,8 +61,9 @@ def main() -> None:
         f"{recipe.training.batch_tokens:,} positions, median of {options.runs} turns of "
         f"{options.seconds:g} s\n{described(epoch)}\n{note}"
     )
-    print(common.table(rows(contestants, cost, epoch), left=2) + common.reasons(contestants))
-    found = [c.facts() | {"limit": limit(c, cost, epoch)} for c in contestants]
+    limits = [limit(contestant, recipe, cost, epoch) for contestant in contestants]
+    print(common.table(rows(contestants, limits), left=2) + common.reasons(contestants))
+    found = [c.facts() | {"limit": bound} for c, bound in zip(contestants, limits, strict=True)]
     common.write_json(options.json, options, facts | {"epoch": vars(epoch)}, found)
 
 
@@ -62,9 +78,9 @@ def start(
     about: dict[str, Any] = {}
     note = ""
     for threads in options.threads:
-        for precision in options.precisions:
-            name = f"{precision}-{threads}"
-            told = [*options.overrides, f"training.precision={precision}"]
+        for way in options.precisions:
+            name = f"{way}-{threads}"
+            told = [*options.overrides, *options_of(way)]
             try:
                 worker = trainer(work / name, told, threads, work / f"{name}.log")
             except LeftOut as reason:
@@ -72,7 +88,7 @@ def start(
                 continue
             stack.callback(worker.close)
             turn, about = train_turn(worker, options.seconds), worker.about
-            contestants.append(Contestant((precision, str(threads)), turn, threads, precision))
+            contestants.append(Contestant((way, str(threads)), turn, threads, probe_of(way)))
     if not contestants:
         raise SystemExit(note.strip())
     return contestants, about, note
@@ -88,20 +104,24 @@ def described(epoch: Epoch) -> str:
     )
 
 
-def limit(contestant: Contestant, cost: Cost, epoch: Epoch) -> float | None:
-    """Real target tokens a second were every product as fast as the probe and all else free."""
+def limit(contestant: Contestant, recipe: Recipe, cost: Cost, epoch: Epoch) -> float | None:
+    """Real target tokens a second were every product that is made as fast as the probe and all else
+    free."""
     if not contestant.probes:
         return None
     mean = epoch.source / epoch.sentences, epoch.target / epoch.sentences
-    return 1e9 * statistics.median(contestant.probes) / cost.training(*mean)
+    return (
+        1e9
+        * statistics.median(contestant.probes)
+        / cost.training(*mean, samples(contestant.label[0], recipe))
+    )
 
 
-def rows(contestants: list[Contestant], cost: Cost, epoch: Epoch) -> list[list[str]]:
+def rows(contestants: list[Contestant], limits: list[float | None]) -> list[list[str]]:
     """The table."""
     head = ["precision", "threads", "tokens/s", "range", "probe GF/s", "limit tokens/s", "reached"]
     made = [head]
-    for contestant in contestants:
-        bound = limit(contestant, cost, epoch)
+    for contestant, bound in zip(contestants, limits, strict=True):
         shares = ["", ""]
         if bound is not None:
             share = statistics.median(contestant.values) / bound

@@ -62,7 +62,7 @@ class TrainingOptions(Options):
     coverage: Annotated[float, Field(ge=0.0)] = 0.0
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0  # 0: no clipping
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: the faster here, measured once
-    # sampled: on average the exact one, and a quarter faster to train on where bf16 on a CPU and at
+    # sampled: on average the exact one, in a quarter less time where bf16 on a CPU and at
     # least 2048 words make it so; exact elsewhere
     output_gradient: Literal["sampled", "exact"] = "sampled"
     ema: Probability = 0.0  # decay of the exponential moving average of the weights; 0: none

@@ -166,13 +166,13 @@ def test_training_speed_runs_the_real_training(
         (tmp_path / name).write_text("".join(f"{pair[side]}\n" for pair in PAIRS * 20))
     corpus = f"{{source: {tmp_path / 'source'}, target: {tmp_path / 'target'}}}"
     data = [f"data.train={corpus}", f"data.valid={corpus}", "source.tokenizer.size=40"]
-    told = "--precisions fp32 --threads 1 --seconds 0.2 --runs 2 --warm 0 --json".split()
+    told = "--precisions fp32,bf16+exact --threads 1 --seconds 0.2 --runs 2 --warm 0 --json".split()
     run(monkeypatch, "train_speed.py", *TINY, *data, *told, tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())
-    epoch, (row,) = found["machine"]["epoch"], found["rows"]
+    epoch, (row, exact) = found["machine"]["epoch"], found["rows"]
     assert epoch["sentences"] == 60
     assert 0 < epoch["target"] <= epoch["padded_target"]
-    assert len(row["rounds"]) == 2 and row["median"] > 0
+    assert len(row["rounds"]) == 2 and row["median"] > 0 and exact["median"] > 0
     assert "padding" in capsys.readouterr().out
 
 
@@ -197,6 +197,7 @@ def test_cost_counts_every_product_of_the_reference_model() -> None:
     alone = cost.source * 10 + cost.sentence + 20 * (cost.target + 10 * cost.attended)
     assert cost.decoding(10, 20, 1) == 2 * alone
     assert cost.training(10, 20) == pytest.approx(6 * alone / 20)
+    assert cost.training(10, 20, sampled=True) == pytest.approx(6 * alone / 20 - 4 * 512 * 7800)
     assert cost.decoding(10, 20, 5) > 4 * cost.decoding(10, 20, 1)
 
 
