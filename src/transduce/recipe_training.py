@@ -62,8 +62,8 @@ class TrainingOptions(Options):
     coverage: Annotated[float, Field(ge=0.0)] = 0.0
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0  # 0: no clipping
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: the faster here, measured once
-    # sampled: on average the exact one, in a quarter less time where bf16 on a CPU and at
-    # least 2048 words make it so; exact elsewhere
+    # sampled: on average the exact one, in a quarter less time, where training is in bf16 on a CPU
+    # with kernels and there are at least 2048 words; exact elsewhere
     output_gradient: Literal["sampled", "exact"] = "sampled"
     ema: Probability = 0.0  # decay of the exponential moving average of the weights; 0: none
     average: Annotated[int, Field(ge=0)] = 0  # checkpoints (the best) averaged at the end

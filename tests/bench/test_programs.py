@@ -16,6 +16,8 @@ from decoding import forced, usable
 from reference import cost_of, random_folder, recipe_of
 
 import transduce
+from transduce.kernels import available
+from transduce.model import sampled
 from transduce.search import decode_batch
 
 BENCH = Path(reference.__file__).parent
@@ -30,6 +32,14 @@ def run(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str | Path) -
     """A program, in this process: it would take seconds to import torch in another."""
     monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
     runpy.run_path(str(BENCH / program), run_name="__main__")
+
+
+def corpus(folder: Path) -> list[str]:
+    """Options that make the reference recipe one for few pairs."""
+    for side, name in enumerate(("source", "target")):
+        (folder / name).write_text("".join(f"{pair[side]}\n" for pair in PAIRS * 20))
+    files = f"{{source: {folder / 'source'}, target: {folder / 'target'}}}"
+    return [f"data.train={files}", f"data.valid={files}", "source.tokenizer.size=40"]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -162,10 +172,7 @@ def test_training_speed_runs_the_real_training(
 ) -> None:
     monkeypatch.setattr(common, "probe", lambda threads, dtype="fp32": 100.0)
     monkeypatch.setenv("TRANSDUCE_CACHE", str(tmp_path / "cache"))
-    for side, name in enumerate(("source", "target")):
-        (tmp_path / name).write_text("".join(f"{pair[side]}\n" for pair in PAIRS * 20))
-    corpus = f"{{source: {tmp_path / 'source'}, target: {tmp_path / 'target'}}}"
-    data = [f"data.train={corpus}", f"data.valid={corpus}", "source.tokenizer.size=40"]
+    data = corpus(tmp_path)
     told = "--precisions fp32,bf16+exact --threads 1 --seconds 0.2 --runs 2 --warm 0 --json".split()
     run(monkeypatch, "train_speed.py", *TINY, *data, *told, tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())
@@ -174,6 +181,21 @@ def test_training_speed_runs_the_real_training(
     assert 0 < epoch["target"] <= epoch["padded_target"]
     assert len(row["rounds"]) == 2 and row["median"] > 0 and exact["median"] > 0
     assert "padding" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not available(), reason="no kernels on this machine")
+def test_noise_of_a_sampled_gradient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sampled, "LEAST", 1)
+    monkeypatch.setattr(common, "probe", lambda threads, dtype="fp32": 100.0)
+    monkeypatch.setenv("TRANSDUCE_CACHE", str(tmp_path / "cache"))
+    recipe = recipe_of([*TINY, *corpus(tmp_path), "training.batch_tokens=100"])
+    folder = random_folder(tmp_path / "model", recipe)
+    run(monkeypatch, "gradient_noise.py", folder, "--batches", "2")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "%" in line]
+    assert [row[0] for row in rows] == ["begun", "trained"]
+    assert all(0 < float(row[-2].strip("%")) < 60 for row in rows)
 
 
 def test_forced_decoding_makes_exactly_so_many_steps(tmp_path: Path) -> None:

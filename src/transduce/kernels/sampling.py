@@ -51,7 +51,7 @@ def sampled_entropy(
     logits is drawn into `entries`, but for the -smoothing / V that is everywhere.
 
     A probability p below the threshold t is drawn with p / t as its chance, and then stands as t,
-    so that on average it is p (Wangni et al. 2018, 1710.09854, section 3, of a whole gradient);
+    so that on average it is p (Wangni et al. 2018, 1710.09854, of whole gradients);
     others stand as they are, and so does smoothing - 1 for the target.
     Returns the losses and the negative log-likelihoods, both (N,) float32. The logits' rows may be
     further apart than V; what is drawn hangs on torch's generator alone, not on threads.

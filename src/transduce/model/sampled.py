@@ -18,8 +18,9 @@ from transduce.kernels.training import product, trains
 if TYPE_CHECKING:
     from transduce.model.output import Room
 
-# Probabilities below it are drawn. A row's gradient by its features is then off by 7 % of its
-# length at the beginning of a training, when all words are as probable, and by 1 to 2 % later.
+# Probabilities below it are drawn. It puts a batch's gradient off by 3 to 4 % of its length, where
+# batches differ by as much as it is long and more (bench/gradient_noise.py); a quarter of the
+# threshold would halve that, with four times as many rows to add up.
 THRESHOLD = 1 / 256
 LEAST = 2048  # words from which on this is faster than products
 CHUNK = 2048  # rows of logits alive at a time
