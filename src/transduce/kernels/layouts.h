@@ -63,6 +63,10 @@ ALWAYS void lay_tile(const uint16_t *from, ix stride, ix rows, ix columns, char 
             const __m256i one = _mm256_maskz_loadu_epi16(2 * i < rows ? mask : 0, row);
             const __m256i other = _mm256_maskz_loadu_epi16(2 * i + 1 < rows ? mask : 0, row + stride);
             x[i] = _mm512_castsi512_ps(pairs_of(one, other));
+            if (!turn) { /* of the tile that is next; as a rule every row lies in a page of its own */
+                _mm_prefetch((const char *)(row + DEEP * stride), _MM_HINT_T0);
+                _mm_prefetch((const char *)(row + (DEEP + 1) * stride), _MM_HINT_T0);
+            }
         } else {
             const ix left = i < rows ? columns : 0;
             const __mmask32 mask = left >= DEEP ? ~0u : left > 0 ? (1u << left) - 1 : 0;

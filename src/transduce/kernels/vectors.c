@@ -30,7 +30,7 @@
 #define AT_A_TIME (1 << 18) /* numbers of a block of rows; at least MOST_DEEP x HIGH */
 #define CACHED 196608       /* numbers of panels in the second-level cache; at least MOST_DEEP x WIDE */
 #define PANELS 8            /* laid out at a time */
-#define TURNS 8             /* blocks for each thread, so that who is late has fewer */
+#define TURNS 2             /* of what is left a thread takes the part that this many for each would have */
 #define MOST_ROWS_AT_A_TIME 480
 #define SPARE ((ROWS - HIGH) * LINE) /* bytes behind a group, since tiles are laid out whole */
 
@@ -149,10 +149,10 @@ static void lay_panels(const Multiplication *p, const Part *part, ix from, ix to
                       where + (panel - from) * part->panel + d / DEEP * PAIR);
 }
 
-/* a block of rows, laid out here, by all panels */
-static void some_rows(const Multiplication *p, const Part *part, ix block, ix panels) {
+/* groups of rows, laid out here, by all panels */
+static void some_rows(const Multiplication *p, const Part *part, ix from, ix to, ix panels) {
     char *own = part->own + omp_get_thread_num() * part->room;
-    const ix top = block * part->rows, end = least(top + part->rows, p->m);
+    const ix top = from * HIGH, end = least(to * HIGH, p->m);
     lay_some(p, part, top, end, own);
     for (ix panel = 0; panel < panels; panel += part->together)
         add_groups(p, part, own, part->whole + panel * part->panel, top, end, panel,
@@ -160,18 +160,31 @@ static void some_rows(const Multiplication *p, const Part *part, ix block, ix pa
 }
 
 /* some panels, laid out here, by all rows */
-static void some_panels(const Multiplication *p, const Part *part, ix lot, ix panels) {
+static void some_panels(const Multiplication *p, const Part *part, ix first, ix last) {
     char *own = part->own + omp_get_thread_num() * part->room;
-    const ix first = lot * part->panels, last = least(first + part->panels, panels);
     lay_panels(p, part, first, last, own);
     for (ix from = first; from < last; from += part->together)
         add_groups(p, part, part->whole, own + (from - first) * part->panel, 0, p->m, from,
                    least(from + part->together, last));
 }
 
+/* The next of `count` that nobody has taken, in ever smaller lots, so that all end together, of at least and at most so
+ * many; returns how many, `from` on. */
+static ix next_of(ix *taken, ix count, ix fewest, ix most, ix threads, ix *from) {
+    ix some;
+    *from = __atomic_load_n(taken, __ATOMIC_RELAXED);
+    do {
+        if (*from >= count) return 0;
+        const ix share = threads > 1 ? (count - *from) / (TURNS * threads) : most;
+        some = least(least(share > fewest ? share : fewest, most), count - *from);
+    } while (!__atomic_compare_exchange_n(taken, from, *from + some, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    return some;
+}
+
 static void add_part(const Multiplication *p, const Part *part, ix threads) {
     const ix panels = up(p->n, WIDE) / WIDE, blocks = (p->m + part->rows - 1) / part->rows;
-    const ix lots = (panels + part->panels - 1) / part->panels;
+    const ix lots = (panels + part->panels - 1) / part->panels, groups = (p->m + HIGH - 1) / HIGH;
+    ix taken = 0;
     _Pragma("omp parallel num_threads((int)threads) if (threads > 1)")
     {
         if (part->by_rows) {
@@ -179,15 +192,17 @@ static void add_part(const Multiplication *p, const Part *part, ix threads) {
             for (ix lot = 0; lot < lots; lot++)
                 lay_panels(p, part, lot * part->panels, least((lot + 1) * part->panels, panels),
                            part->whole + lot * part->panels * part->panel);
-            _Pragma("omp for schedule(dynamic, 1)")
-            for (ix block = 0; block < blocks; block++) some_rows(p, part, block, panels);
+            ix from, some;
+            while ((some = next_of(&taken, groups, 1, part->rows / HIGH, threads, &from)))
+                some_rows(p, part, from, from + some, panels);
         } else {
             _Pragma("omp for schedule(static)")
             for (ix block = 0; block < blocks; block++)
                 lay_some(p, part, block * part->rows, least((block + 1) * part->rows, p->m),
                          part->whole + block * part->rows / HIGH * part->group);
-            _Pragma("omp for schedule(dynamic, 1)")
-            for (ix lot = 0; lot < lots; lot++) some_panels(p, part, lot, panels);
+            ix from, some;
+            while ((some = next_of(&taken, panels, part->together, part->panels, threads, &from)))
+                some_panels(p, part, from, from + some);
         }
     }
 }
@@ -217,7 +232,7 @@ static int multiply_as(const Multiplication *p, int turned, ix threads) {
     const ix most = least(AT_A_TIME / deep, MOST_ROWS_AT_A_TIME) / HIGH, turns = threads > 1 ? TURNS * threads : 1;
     part.rows = HIGH * least(most, (groups + turns - 1) / turns);
     part.together = CACHED / deep / WIDE;
-    part.panels = least(PANELS, (panels + turns - 1) / turns);
+    part.panels = least(least(PANELS, 2 * part.together), (panels + turns - 1) / turns);
     part.room = part.by_rows ? part.rows / HIGH * part.group : part.panels * part.panel;
     part.whole = take(&for_whole, part.by_rows ? panels * part.panel : groups * part.group);
     part.own = take(&for_own, threads * part.room);
