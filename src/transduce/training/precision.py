@@ -26,15 +26,15 @@ def settle_precision(
 ) -> tuple[str, str]:
     """`choose_precision` on the stream's next batches, which will then come again."""
     if options.precision != "auto":
-        return choose_precision(options.precision, model, [], options.label_smoothing)
+        return choose_precision(options, model, [])
     begin = stream.position()
     batches = [stream.next() for _ in range(MEASURED)]
     stream.seek(begin)
-    return choose_precision(options.precision, model, batches, options.label_smoothing)
+    return choose_precision(options, model, batches)
 
 
 def choose_precision(
-    wanted: str, model: Seq2Seq, batches: Sequence[Batch], smoothing: float, rounds: int = 3
+    options: TrainingOptions, model: Seq2Seq, batches: Sequence[Batch], rounds: int = 3
 ) -> tuple[str, str]:
     """The precision to train in ("fp32" or "bf16") and the reason, for people.
 
@@ -43,7 +43,7 @@ def choose_precision(
 
     Errors: UsageError when bf16 is demanded of a device that cannot do it.
     """
-    device = model.device
+    device, wanted = model.device, options.precision
     if wanted != "auto":
         if wanted == "bf16" and device.type not in ("cpu", "cuda"):
             raise UsageError(f"training.precision bf16 is not supported on {device.type}")
@@ -57,7 +57,7 @@ def choose_precision(
             times: dict[str, list[float]] = {"fp32": [], "bf16": []}
             for number in range(rounds + 1):  # the first round warms up and is not counted
                 for precision, found in times.items():
-                    seconds = _measure(model, moved, smoothing, precision)
+                    seconds = _measure(model, moved, options, precision)
                     if number:
                         found.append(seconds)
         except (RuntimeError, MemoryError) as error:
@@ -72,18 +72,21 @@ def choose_precision(
 
 
 def _measure(
-    model: Seq2Seq, batches: Sequence[tuple[Batch, Tensor]], smoothing: float, precision: str
+    model: Seq2Seq,
+    batches: Sequence[tuple[Batch, Tensor]],
+    options: TrainingOptions,
+    precision: str,
 ) -> float:
     """Seconds of one forward and backward pass over all batches, each with its real positions."""
     model.train()
-    device = model.device
+    device, sampled = model.device, options.output_gradient == "sampled"
     synchronize = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
     synchronize()
     start = time.perf_counter()
     for batch, positions in batches:
         model.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            sums = sequence_loss(model, batch, smoothing, positions)
+            sums = sequence_loss(model, batch, options.label_smoothing, positions, sampled=sampled)
         (sums.loss / sums.tokens).backward()
     synchronize()
     return time.perf_counter() - start
