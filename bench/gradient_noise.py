@@ -11,6 +11,7 @@ deviation), which training has to live with in any case.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from transduce.data.prepare import prepare
 from transduce.data.sides import SourceSide, learn_sides
 from transduce.data.text import TextSide
 from transduce.folder import open_folder
+from transduce.kernels import available
 from transduce.model import Seq2Seq, build_model, sampled
 from transduce.model.rnn import Dropout
 from transduce.model.weights import load_weights
@@ -33,13 +35,18 @@ from transduce.training.losses import real_positions, sequence_loss
 
 
 def main() -> None:
-    parser = common.parser(__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="a trained model")
     parser.add_argument("--batches", type=int, default=8)
     options = parser.parse_args()
     folder = open_folder(options.folder)
     recipe, corpora = folder.recipe, open_corpora(folder.recipe.data.train)
     source, target = learn_sides(recipe, corpora)
+    if not available() or target.size < sampled.LEAST:
+        raise SystemExit(
+            f"the gradient is exact here: kernels {'there' if available() else 'not there'}, "
+            f"{target.size:,} words of at least {sampled.LEAST:,}"
+        )
     batches = some_batches(recipe, corpora, (source, target), options.batches)
     torch.manual_seed(recipe.training.seed)
     model = build_model(recipe.model, source.size, target.size)
@@ -69,6 +76,7 @@ def some_batches(
 
 def noise(model: Seq2Seq, batches: list[Batch], smoothing: float) -> tuple[float, float, float]:
     """Entries of a token, and the means of what `off` and `batches` are."""
+    model.word_dropout = 0.0
     for module in model.modules():
         if isinstance(module, Dropout):
             module.probability = 0.0
@@ -82,12 +90,12 @@ def noise(model: Seq2Seq, batches: list[Batch], smoothing: float) -> tuple[float
     return drawn(model, batches), statistics.mean(off), squares**0.5 / float(mean.norm())
 
 
-def gradient(model: Seq2Seq, batch: Batch, smoothing: float, sampled: bool) -> Tensor:
+def gradient(model: Seq2Seq, batch: Batch, smoothing: float, by_chance: bool) -> Tensor:
     """The mean gradient of a batch by all weights, as one vector."""
     model.train().zero_grad(set_to_none=True)
     with torch.autocast("cpu", torch.bfloat16):
         positions = real_positions(batch.target_output)
-        sums = sequence_loss(model, batch, smoothing, positions, sampled=sampled)
+        sums = sequence_loss(model, batch, smoothing, positions, sampled=by_chance)
     (sums.loss / sums.tokens).backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 

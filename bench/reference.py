@@ -181,8 +181,10 @@ def options_of(way: str) -> list[str]:
 
 def samples(way: str, recipe: Recipe) -> bool:
     """Whether such a training's output layer has a sampled gradient here."""
-    told = (way == "bf16", recipe.training.output_gradient == "sampled", available())
-    return all(told) and recipe.source.tokenizer.size >= LEAST
+    precision, _, gradient = way.partition("+")
+    wanted = (gradient or recipe.training.output_gradient) == "sampled"
+    able = available() and recipe.source.tokenizer.size >= LEAST  # its pieces are the target's, too
+    return precision == "bf16" and wanted and able
 
 
 def trainer(folder: Path, overrides: Sequence[str], threads: int, log: Path) -> Worker:

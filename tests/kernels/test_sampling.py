@@ -136,10 +136,12 @@ def test_what_is_no_number_stays_inside(bad: float) -> None:
     logits[1, 5] = bad
     logits[2] = bad
     entries = Entries.room(3, 600, 1 / 64)
-    losses, _ = sampled_entropy(logits, torch.tensor([1, 2, 3]), 0.1, 1 / 64, entries)
+    losses, nll = sampled_entropy(logits, torch.tensor([1, 2, 3]), 0.1, 1 / 64, entries)
     assert bool(losses[0].isfinite()) and not bool(losses[2].isfinite())
-    assert int(entries.counts.max()) <= entries.words.shape[1]
-    assert bool((entries.words[1, : int(entries.counts[1])] < 600).all())
+    assert bool(nll[1].isfinite()) == (bad == -float("inf"))
+    wanted = 64 if bad == -float("inf") else 0  # beside the target's
+    assert int(entries.counts[1]) == pytest.approx(wanted + 1, abs=LANES)
+    assert int(entries.counts[2]) == 1
 
 
 # ------------------------------------------------------------------------------ the output layer

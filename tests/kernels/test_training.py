@@ -59,13 +59,15 @@ def test_reading_from_the_end_is_turning_twice(
 ) -> None:
     torch.manual_seed(width * size)
     layer = RecurrentLayer("lstm", width, size)
-    lengths = torch.tensor(ends)
+    lengths = (
+        torch.tensor([ends, ends]).t().int()[:, 0]
+    )  # neither in a row nor of the kernel's kind
     x = torch.randn(len(ends), max(ends) + behind, width, requires_grad=True)
     tensors, pull = (x, *layer.parameters()), torch.randn(*x.shape[:2], size)
-    turned = reverse_by_length(layer(reverse_by_length(x, lengths))[0], lengths)
+    turned = reverse_by_length(layer(reverse_by_length(x, lengths.long()))[0], lengths.long())
     expected = torch.autograd.grad((turned * pull).sum(), tensors)
     with torch.autocast("cpu", torch.bfloat16):
-        found = layer.backwards(x, lengths)
+        found = layer.from_the_end(x, lengths)
     assert near(found, turned)
     gradients = torch.autograd.grad((found.float() * pull).sum(), tensors)
     assert all(near(mine, torchs, 0.04) for mine, torchs in zip(gradients, expected, strict=True))
@@ -179,8 +181,22 @@ def test_an_embedding_has_torchs_gradient(dtype: torch.dtype) -> None:
     assert mine.weight.grad.dtype == dtype
     near_by = 2e-2 if dtype == torch.bfloat16 else 1e-5
     torch.testing.assert_close(mine.weight.grad, torchs.weight.grad, rtol=near_by, atol=near_by)
-    with pytest.raises(IndexError):
-        mine(torch.tensor([11]))
+    for wrong in ([11], [-1]):
+        with torch.autocast("cpu", torch.bfloat16), pytest.raises(IndexError):
+            mine(torch.tensor(wrong), in_products=True)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+def test_an_embedding_for_products_is_in_bf16(kind: torch.dtype) -> None:
+    layer = Embedding(11, 37)
+    ids = torch.tensor([[3, 10], [0, 3], [7, 7]]).to(kind).t()  # not in rows
+    expected = layer.weight[ids.long()].detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        found, plain = layer(ids, in_products=True), layer(ids)
+    assert plain.dtype == torch.float32 and plain.equal(expected)
+    assert found.dtype == (torch.bfloat16 if kind == torch.int64 else torch.float32)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-2, atol=0)
+    assert layer(ids, in_products=True).equal(expected)
 
 
 @settings(deadline=None, max_examples=30)

@@ -9,7 +9,6 @@
 #include "kernels.h"
 #include "simd.h"
 
-#define ALWAYS static inline __attribute__((always_inline))
 
 /* logits -> float32, with room for `more` words that have none; returns the largest */
 ALWAYS float widen(const void *logits, const int kind, ix vocabulary, ix more, float *row) {

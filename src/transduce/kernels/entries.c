@@ -15,8 +15,6 @@
 #define MOST 8           /* vectors of so many that are summed together; two sums each */
 #define AHEAD 4          /* entries that are on their way to the cache */
 
-#define INLINE static inline __attribute__((always_inline))
-
 /* The entries of a row or column: which rows of the table, and what they are multiplied by */
 typedef struct {
     const int *index;
@@ -25,19 +23,19 @@ typedef struct {
 } Few;
 
 /* the lanes of two vectors of which one has the even numbers and the other the odd, or the other way */
-INLINE __m512 even(__m512 first, __m512 second) {
+ALWAYS __m512 even(__m512 first, __m512 second) {
     const __m512i at = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     return _mm512_permutex2var_ps(first, at, second);
 }
-INLINE __m512 odd(__m512 first, __m512 second) {
+ALWAYS __m512 odd(__m512 first, __m512 second) {
     const __m512i at = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
     return _mm512_permutex2var_ps(first, at, second);
 }
-INLINE __m512 first_of(__m512 even, __m512 odd) {
+ALWAYS __m512 first_of(__m512 even, __m512 odd) {
     const __m512i at = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     return _mm512_permutex2var_ps(even, at, odd);
 }
-INLINE __m512 second_of(__m512 even, __m512 odd) {
+ALWAYS __m512 second_of(__m512 even, __m512 odd) {
     const __m512i at = _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
     return _mm512_permutex2var_ps(even, at, odd);
 }
@@ -63,7 +61,7 @@ static void sum_columns(const Sums *s, float *sums, ix threads) {
 }
 
 /* y = scale (sum of values x rows - less), of `columns` columns, which fill the vectors or the first part of one */
-INLINE void add_rows(const Few *few, const Sums *s, const float *less, ix from, ix columns, int vectors, void *y,
+ALWAYS void add_rows(const Few *few, const Sums *s, const float *less, ix from, ix columns, int vectors, void *y,
                      int y_kind) {
     const uint16_t *table = (const uint16_t *)s->table + from;
     const __m512i upper = _mm512_set1_epi32((int)0xFFFF0000);

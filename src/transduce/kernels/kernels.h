@@ -114,7 +114,7 @@ void attend(const void *queries, int kind, const void *keys, int across, const v
             int memory_kind, const float *penalty, void *context, int context_kind, float *weights, float *scratch,
             ix sentences, ix beam, ix heads, ix width, ix depth, ix sources);
 
-/* What follows is for training (training.c), on `threads` threads; what they add up has a row for each.
+/* What follows is for training (training.c, losses.c, entries.c), on `threads` threads; what they add up has a row for each.
  *
  * An LSTM layer at all positions in turn, with the products between them, whose weights are laid out for
  * `product`: those of the hidden state, and going back the same with inputs and outputs exchanged. By sentence:
@@ -157,14 +157,14 @@ typedef struct {
 /* The losses of cross_entropy, with entries in place of the gradient, whose expected value it is but for the
  * - smoothing / vocabulary that all have: a probability from the threshold on is an entry as it is, one below is drawn
  * with probability / threshold as its chance, to be an entry as large as the threshold; the target's last. options:
- * smoothing, threshold; drawn: (rows, 16), by chance. Rows have 1 / threshold + 33 entries at most, and room for 16
- * more. */
+ * smoothing, threshold; drawn: (rows, 16), by chance. Rows have 1 / threshold + 17 entries at most, and a width of at
+ * least 1 / threshold + 48, since 16 are written at a time. */
 void sampled_entropy(const void *logits, int kind, ix stride, const long long *targets, const float *options,
                      const unsigned *drawn, float *losses, float *room, const Entries *entries, ix threads);
 
 /* scale (x - share) table, where x are the entries with all zeros between them and table (height, width) is in bf16:
- * of x as it is, y (rows, width) in bf16, or turned, y (vocabulary, width), with the sums of each column of x - share,
- * times the scale. Both return 1 if there is no memory. */
+ * of x as it is, y (rows, width) in bf16, or turned, y (vocabulary, width) and the sums of each column of x - share,
+ * times the scale, both in float32. Both return 1 if there is no memory. */
 typedef struct {
     const void *table;
     ix height, width;

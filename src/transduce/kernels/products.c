@@ -21,7 +21,6 @@
 #define BLOCK 64        /* bytes of a group of inputs of 16 outputs */
 #define SPREAD (1 << 22) /* weights times rows that are worth a second thread */
 
-#define ALWAYS static inline __attribute__((always_inline))
 
 /* one output block's worth of sums -> y, with scales of the 8-bit form or without */
 ALWAYS void finish(__m512 sums, float row_scale, const float *scales, const float *bias, void *y,

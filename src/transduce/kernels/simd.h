@@ -15,6 +15,8 @@
 
 #define LANES 16
 
+#define ALWAYS static inline __attribute__((always_inline))
+
 static inline __mmask16 lanes(ptrdiff_t count) {
     return count >= LANES ? 0xFFFF : (__mmask16)((1u << count) - 1);
 }
@@ -116,7 +118,7 @@ static inline __m512 hyperbolic_tangent(__m512 x) {
 
 /* Pairs (bf16) or fours (8 bits) of two times 16 numbers, multiplied and added. In assembly, since GCC copies sums
  * back and forth otherwise. */
-static inline __attribute__((always_inline)) __m512i add_products(__m512i sum, __m512i one, __m512i other,
+ALWAYS __m512i add_products(__m512i sum, __m512i one, __m512i other,
                                                                   const int eight_bits) {
     if (eight_bits)
         __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(one), "v"(other));
@@ -132,7 +134,7 @@ static inline __m512i pairs_of(__m256i one, __m256i other) {
 
 /* Half of the exchange of a square's rows and columns: between rows i and i + `apart` for all i without
  * that bit, numbers without it and with it. Four of these turn 16 x 16 numbers. */
-static inline __attribute__((always_inline)) void exchange(__m512 *x, int apart) {
+ALWAYS void exchange(__m512 *x, int apart) {
     int first[LANES], second[LANES];
     for (int lane = 0; lane < LANES; lane++) { /* 16 and more: a lane of the other row */
         first[lane] = lane & apart ? (lane ^ apart) + LANES : lane;
@@ -148,7 +150,7 @@ static inline __attribute__((always_inline)) void exchange(__m512 *x, int apart)
 }
 
 /* 16 x 16 numbers of 32 bits: rows become columns */
-static inline __attribute__((always_inline)) void turn_square(__m512 *x) {
+ALWAYS void turn_square(__m512 *x) {
     exchange(x, 1);
     exchange(x, 2);
     exchange(x, 4);

@@ -7,7 +7,6 @@
 #include "kernels.h"
 #include "simd.h"
 
-#define ALWAYS static inline __attribute__((always_inline))
 #define TOGETHER 8 /* queries */
 #define AHEAD 12   /* positions of the memory, which are on their way from far */
 

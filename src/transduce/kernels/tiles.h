@@ -10,7 +10,6 @@
 
 #include "simd.h"
 
-#define ALWAYS static inline __attribute__((always_inline))
 #define ROWS 16 /* of a tile */
 #define LINE 64 /* bytes of a row of a tile */
 

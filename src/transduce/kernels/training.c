@@ -9,8 +9,6 @@
 #include "simd.h"
 #include "threads.h"
 
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define ONE _mm512_set1_ps(1.0f)

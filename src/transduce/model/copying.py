@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from transduce.data.copying import NEVER, Codes
 from transduce.data.tokenizers.base import PAD, UNK
 from transduce.model.mixture import PointerCrossEntropy
-from transduce.model.output import CHUNK, OutputLayer, compute_dtype
+from transduce.model.output import OutputLayer, compute_dtype
 from transduce.model.picking import TINY
 from transduce.model.pointer import shares
+from transduce.model.room import CHUNK
 from transduce.model.state import Copies, Features
 
 

@@ -65,7 +65,7 @@ class BidirectionalLayer(nn.Module):
         or that of the last chunk."""
         assert self.backwards is not None
         if not self.chunk and not self.with_cell:
-            found = self.backwards.backwards(x, lengths)
+            found = self.backwards.from_the_end(x, lengths)
             return found, found[:, 0], None
         if not self.chunk:
             found, final, cell = self._run(self.backwards, reverse_by_length(x, lengths), lengths)

@@ -39,6 +39,8 @@ class WholeLSTM(torch.autograd.Function):
         first_cell: Tensor | None,
         lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
+        if lengths is not None:
+            lengths = lengths.to("cpu", torch.int64).contiguous()
         batch, positions, width = x.shape
         size, count = hidden_weight.shape[1], batch * positions
         inputs = x.to(BF16).contiguous().view(count, width)
@@ -52,14 +54,14 @@ class WholeLSTM(torch.autograd.Function):
         product(inputs, input_weight.t(), gates.view(count, -1), input_bias + hidden_bias)
         weights, begun = Blocked(hidden_weight, None), first is not None
         lstm_layer(weights, gates, before, hidden, cells, begun, lengths)
-        ctx.save_for_backward(inputs, input_weight, hidden_weight, gates, before, cells)
-        ctx.dtype, ctx.begun, ctx.lengths = x.dtype, begun, lengths
+        ctx.save_for_backward(inputs, input_weight, hidden_weight, gates, before, cells, lengths)
+        ctx.dtype, ctx.begun = x.dtype, begun
         return hidden, cells[:, -1].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_outputs: Tensor, grad_end: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, input_weight, hidden_weight, gates, before, cells = ctx.saved_tensors
+        inputs, input_weight, hidden_weight, gates, before, cells, lengths = ctx.saved_tensors
         batch, positions, size = before.shape
         grad_cell = grad_end.float().contiguous().clone()
         recurrent = before.new_zeros(batch, size)
@@ -67,7 +69,7 @@ class WholeLSTM(torch.autograd.Function):
         sums = cells.new_zeros(torch.get_num_threads(), 4 * size)
         lstm_layer_backward(
             Blocked(hidden_weight.t(), None), gates, cells, grad_outputs.to(BF16).contiguous(),
-            recurrent, grad_cell, grad_gates, sums, ctx.begun, ctx.lengths,
+            recurrent, grad_cell, grad_gates, sums, ctx.begun, lengths,
         )  # fmt: skip
         grads = grad_gates.view(len(inputs), -1)
         grad_inputs = product(grads, input_weight, torch.empty_like(inputs))

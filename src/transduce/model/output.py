@@ -12,14 +12,13 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from transduce.kernels.training import cross_entropy, product, trains
 from transduce.model.consistency import ConsistentCrossEntropy
 from transduce.model.picking import TINY, add, pick, places
+from transduce.model.room import CHUNK, Room
 from transduce.model.sampled import SampledCrossEntropy, pays
-
-LINE = 32  # numbers in bfloat16 that fill a line of the cache
-CHUNK = 2048  # rows of logits alive at a time; larger costs cache, smaller costs calls
 
 
 def compute_dtype(device: torch.device) -> torch.dtype | None:
@@ -27,28 +26,6 @@ def compute_dtype(device: torch.device) -> torch.dtype | None:
     if torch.is_autocast_enabled(device.type):
         return torch.get_autocast_dtype(device.type)
     return None
-
-
-class Room:
-    """Memory for logits that is kept from one call to the next.
-
-    The system takes back what is so large when it is freed, and gives it again page by page, which
-    takes as long as the product that fills it.
-    """
-
-    def __init__(self) -> None:
-        self._numbers = torch.empty(0, dtype=torch.bfloat16)
-
-    def __deepcopy__(self, memo: object) -> Room:
-        return Room()
-
-    def take(self, rows: int, columns: int) -> Tensor:
-        """(rows, columns) bfloat16 of whatever was there before, each row in lines of the cache of
-        its own."""
-        wide = -(-columns // LINE) * LINE
-        if self._numbers.numel() < rows * wide:
-            self._numbers = torch.empty(rows * wide, dtype=torch.bfloat16)
-        return self._numbers[: rows * wide].view(rows, wide)[:, :columns]
 
 
 class Rows(NamedTuple):
@@ -102,6 +79,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         return loss, nll
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.grads is None:
             raise RuntimeError("this loss was propagated back before: its gradients are used up")

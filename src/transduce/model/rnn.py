@@ -143,7 +143,7 @@ class RecurrentLayer(nn.Module):
         """Whether the kernels run over x, and back."""
         return self.kind == "lstm" and torch.is_grad_enabled() and trains(x)
 
-    def backwards(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def from_the_end(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Run over x (N, T, D) from each sequence's last real position to its first -> outputs (N,
         T, size), each at its position."""
         if self.trained_by_kernels(x):

@@ -7,23 +7,21 @@ are drawn, so that few stand for all and the gradient is the same on average; th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from transduce.kernels.sampling import Entries, sampled_entropy, sum_by_rows, sum_by_words
 from transduce.kernels.training import product, trains
-
-if TYPE_CHECKING:
-    from transduce.model.output import Room
+from transduce.model.room import CHUNK, Room
 
 # Probabilities below it are drawn. It puts a batch's gradient off by 3 to 4 % of its length, where
 # batches differ by as much as it is long and more (bench/gradient_noise.py); a quarter of the
 # threshold would halve that, with four times as many rows to add up.
 THRESHOLD = 1 / 256
-LEAST = 2048  # words from which on this is faster than products
-CHUNK = 2048  # rows of logits alive at a time
+LEAST = 2048  # words from which on this is faster than products, on a Zen 4
 
 
 def pays(values: Tensor, vocabulary: int) -> bool:
@@ -66,6 +64,7 @@ class SampledCrossEntropy(torch.autograd.Function):
         return loss, nll
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         rows, words = ctx.saved_tensors
         given = ctx.uniform, float(grad_loss)

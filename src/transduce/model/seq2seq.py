@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -11,6 +12,7 @@ from transduce.errors import UsageError
 from transduce.kernels.plan import Plan
 from transduce.model.copying import Copying
 from transduce.model.decoder import DecoderState, RecurrentDecoder
+from transduce.model.embedding import Embedding
 from transduce.model.encoder import RecurrentEncoder
 from transduce.model.output import OutputLayer
 from transduce.model.plan import plan_of
@@ -77,8 +79,14 @@ class Seq2Seq(nn.Module):
         self.word_dropout = word_dropout
         self.output_dropout = Dropout(output_dropout)
 
-    def _embed(self, embedding: nn.Embedding, ids: Tensor) -> Tensor:
-        embedded = embedding(ids)
+    def _embed(
+        self, embedding: nn.Embedding, ids: Tensor, readers: Sequence[RecurrentLayer] = ()
+    ) -> Tensor:
+        """`readers`: the layers that alone read it, whole, if it is known."""
+        if readers and isinstance(embedding, Embedding):
+            embedded = embedding(ids, all(layer.kind == "lstm" for layer in readers))
+        else:
+            embedded = embedding(ids)
         if self.embedding_scale != 1:
             embedded = embedded * self.embedding_scale
         return drop_words(self.embedding_dropout(embedded), self.word_dropout, self.training)
@@ -96,7 +104,10 @@ class Seq2Seq(nn.Module):
             if self.source_gates is not None:
                 x = self.source_gates(ids)
             else:
-                x = self._embed(self.source_embedding, ids)
+                readers = []
+                if isinstance(self.encoder, RecurrentEncoder):
+                    readers = self.encoder.fed_by_tokens()
+                x = self._embed(self.source_embedding, ids, readers)
         memory: Memory = self.encoder(x, lengths)
         if self.copying is not None:
             memory = replace(memory, copies=self.copying.copies(source))
@@ -204,7 +215,8 @@ class Seq2Seq(nn.Module):
         assert self.target_embedding is not None
         if self.copying is not None:
             target_input = self.copying.target_ids(target_input)
-        embedded = self._embed(self.target_embedding, target_input)
+        first = self.first_fed_by_tokens() if self.copying is None else None  # whose gate reads it
+        embedded = self._embed(self.target_embedding, target_input, [first] if first else [])
         features = decoder.features(memory, embedded)
         return replace(features, values=self.output_dropout(features.values))
 
