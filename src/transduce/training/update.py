@@ -97,7 +97,8 @@ class Updater:
 
         Errors: TrainingError when one example alone does not fit into memory.
         """
-        self.model.train()
+        if not self.model.training:  # it asks every module
+            self.model.train()
         self._recent = list(batches)
         if tokens is None:
             tokens = sum(batch.tokens for batch in batches)
