@@ -22,22 +22,16 @@ typedef struct {
     ix count;
 } Few;
 
-/* the lanes of two vectors of which one has the even numbers and the other the odd, or the other way */
-ALWAYS __m512 even(__m512 first, __m512 second) {
-    const __m512i at = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-    return _mm512_permutex2var_ps(first, at, second);
+/* of two vectors the numbers with an even place, or an odd one */
+ALWAYS __m512 every_second(__m512 first, __m512 second, const int odd) {
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    return _mm512_permutex2var_ps(first, _mm512_add_epi32(even, _mm512_set1_epi32(odd)), second);
 }
-ALWAYS __m512 odd(__m512 first, __m512 second) {
-    const __m512i at = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-    return _mm512_permutex2var_ps(first, at, second);
-}
-ALWAYS __m512 first_of(__m512 even, __m512 odd) {
-    const __m512i at = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutex2var_ps(even, at, odd);
-}
-ALWAYS __m512 second_of(__m512 even, __m512 odd) {
-    const __m512i at = _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
-    return _mm512_permutex2var_ps(even, at, odd);
+
+/* and back: the first 16 numbers in their order, or the second */
+ALWAYS __m512 in_order(__m512 even, __m512 odd, const int second) {
+    const __m512i first = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutex2var_ps(even, _mm512_add_epi32(first, _mm512_set1_epi32(second * LANES / 2)), odd);
 }
 
 /* share x the sums of the table's columns, into the first row of sums (threads, width) */
@@ -72,7 +66,7 @@ ALWAYS void add_rows(const Few *few, const Sums *s, const float *less, ix from, 
     for (int j = 0; j < vectors; j++) {
         const __m512 one = _mm512_maskz_loadu_ps(low, less + from + WIDE * j);
         const __m512 other = _mm512_maskz_loadu_ps(high, less + from + WIDE * j + LANES);
-        sums[2 * j] = -even(one, other), sums[2 * j + 1] = -odd(one, other);
+        for (int odd = 0; odd < 2; odd++) sums[2 * j + odd] = -every_second(one, other, odd);
     }
     for (ix k = 0; k < few->count; k++) {
         const uint16_t *row = table + few->index[k] * s->width;
@@ -89,8 +83,8 @@ ALWAYS void add_rows(const Few *few, const Sums *s, const float *less, ix from, 
     }
     for (int j = 0; j < vectors; j++) {
         const __m512 a = sums[2 * j] * scale, b = sums[2 * j + 1] * scale;
-        store(y, y_kind, from + WIDE * j, low, first_of(a, b));
-        store(y, y_kind, from + WIDE * j + LANES, high, second_of(a, b));
+        store(y, y_kind, from + WIDE * j, low, in_order(a, b, 0));
+        store(y, y_kind, from + WIDE * j + LANES, high, in_order(a, b, 1));
     }
 }
 
