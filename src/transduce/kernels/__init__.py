@@ -23,7 +23,7 @@ try:
     from transduce.kernels import _kernels as _c  # type: ignore[attr-defined]
 except ImportError:  # not compiled on this machine
     _c = None
-VERSION = 7  # as in kernels.h; both change with what a kernel takes or does
+VERSION = 8  # as in kernels.h; both change with what a kernel takes or does
 if _c is not None and getattr(_c, "VERSION", 0) != VERSION:
     warnings.warn(
         "transduce's kernels are of another version and are not used: install transduce again",
@@ -53,9 +53,9 @@ def takes(x: Tensor) -> bool:
 class Blocked:
     """x W^T + b with weights laid out in blocks, for reading in one go.
 
-    weight: (N, D) in bfloat16, or int8 with `scales` (N,), then each row of x is rounded to 8 bits
-    by a scale of its own. bias: (N,) or None. `chosen` (N,) int64: which rows of a weight for more
-    outputs.
+    weight: (N, D) in bfloat16, or int8 with `scales` (N,) or `times` (D,), which x is multiplied by
+    before each of its rows is rounded to 8 bits by a scale of its own. bias: (N,) or None. `chosen`
+    (N,) int64: which rows of a weight for more outputs.
     """
 
     def __init__(
@@ -64,12 +64,15 @@ class Blocked:
         bias: Tensor | None,
         scales: Tensor | None = None,
         chosen: Tensor | None = None,
+        times: Tensor | None = None,
     ) -> None:
         self.outputs = len(weight) if chosen is None else len(chosen)
         self.inputs = weight.shape[1]
         self.width = _width(weight)
-        self.bias = None if bias is None else bias.detach().float().contiguous()
-        self.scales = None if scales is None else scales.detach().float().contiguous()
+        given = (
+            None if x is None else x.detach().float().contiguous() for x in (bias, scales, times)
+        )
+        self.bias, self.scales, self.times = given
         self.weight = layout(weight.detach(), chosen)
         self._point()
 
@@ -83,6 +86,7 @@ class Blocked:
             0 if self.scales is None else self.scales.data_ptr(),
             0 if self.bias is None else self.bias.data_ptr(),
         )
+        self.times_address = 0 if self.times is None else self.times.data_ptr()
 
     @staticmethod
     def fits(inputs: int) -> bool:
@@ -91,12 +95,15 @@ class Blocked:
 
     def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """x (..., D) -> (..., N) of `dtype`."""
+        return self.fill(x, torch.empty(*x.shape[:-1], self.outputs, dtype=dtype))
+
+    def fill(self, x: Tensor, y: Tensor) -> Tensor:
+        """The same into y (..., N), whose rows may be further apart than N."""
         x = x.contiguous()
-        y = torch.empty(*x.shape[:-1], self.outputs, dtype=dtype)
-        rows = x.numel() // self.inputs
         _c.product(
-            *self.addresses, x.data_ptr(), KINDS[x.dtype], y.data_ptr(), KINDS[dtype],
-            rows, self.inputs, self.outputs, torch.get_num_threads(),
+            *self.addresses, x.data_ptr(), KINDS[x.dtype], y.data_ptr(), KINDS[y.dtype],
+            x.numel() // self.inputs, self.inputs, self.outputs, self.times_address,
+            y.stride(-2) if y.dim() > 1 else 0, torch.get_num_threads(),
         )  # fmt: skip
         return y
 
@@ -111,13 +118,14 @@ def layout(weight: Tensor, chosen: Tensor | None = None) -> Tensor:
     size = -(-outputs // BLOCK) * BLOCK * _width(weight)
     blocks, threads = torch.empty(size + BEHIND, dtype=torch.uint8), torch.get_num_threads()
     blocks[size:] = 0
-    if weight.dtype == torch.bfloat16 and chosen is None and weight.t().is_contiguous():
-        _c.lay_out_turned(weight.data_ptr(), blocks.data_ptr(), outputs, inputs, threads)
+    kind = KINDS.get(weight.dtype, -1)
+    if chosen is None and not weight.is_contiguous() and weight.t().is_contiguous():
+        _c.lay_out_turned(weight.data_ptr(), kind, blocks.data_ptr(), outputs, inputs, threads)
         return blocks
     weight = weight.contiguous()
     chosen = None if chosen is None else chosen.contiguous()
     _c.lay_out(
-        weight.data_ptr(), KINDS.get(weight.dtype, -1), 0 if chosen is None else chosen.data_ptr(),
+        weight.data_ptr(), kind, 0 if chosen is None else chosen.data_ptr(),
         blocks.data_ptr(), outputs, inputs, threads,
     )  # fmt: skip
     return blocks

@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-#define KERNELS_VERSION 7 /* as in __init__.py; both change with what a kernel takes or does */
+#define KERNELS_VERSION 8 /* as in __init__.py; both change with what a kernel takes or does */
 #define MOST_ROWS 8      /* of a search in one call */
 #define MOST_BEST 64     /* of survey */
 #define MOST_BEAM 64     /* of choose */
@@ -20,8 +20,8 @@
 typedef ptrdiff_t ix;
 
 /* y = x W^T + b. Weights as lay_out lays them out: blocks of 16 outputs, whose inputs follow each other in pairs
- * (bf16) or fours (8 bits, plus 128). With scales the weights are in 8 bits, and each row of x is rounded to
- * 8 bits by a scale of its own. */
+ * (bf16) or fours (8 bits, plus 128). Weights in 8 bits have scales, of their outputs or, `times`, of their inputs,
+ * and each row of x is rounded to 8 bits by a scale of its own. */
 typedef struct {
     const void *weights;
     const float *scales, *bias;
@@ -30,7 +30,12 @@ typedef struct {
     int x_kind, y_kind;
     ix rows, inputs, outputs;
     const ix *x_at; /* at which of x's numbers each row begins; NULL: they follow each other */
+    const float *times; /* what each number of a row of x is multiplied by before that is rounded; NULL: nothing */
+    ix y_stride;        /* how far rows of y are apart; 0: they follow each other */
 } Product;
+
+static inline int in_8_bits(const Product *p) { return p->scales || p->times; }
+static inline ix stride_of(const Product *p) { return p->y_stride ? p->y_stride : p->outputs; }
 
 /* a row of x and what follows */
 static inline const void *row_of(const Product *p, ix row) {
@@ -44,17 +49,20 @@ void by_vectors(const Product *p, ix threads);
 int by_tiles(const Product *p, ix threads);
 int tiles_supported(void);
 
-/* Rows of x -> signed 8-bit fours (rows, stride), a scale for each row, and 128 x the sum of each row;
- * stride: a multiple of 16, filled up with zeros. */
-void to_fours(const void *x, int kind, ix rows, ix inputs, ix stride, signed char *whole, float *scale,
+/* A row x, times what each number is multiplied by if not NULL -> signed 8-bit fours (stride,), their scale, and
+ * 128 x their sum; stride: a multiple of 16, filled up with zeros. */
+void to_fours(const void *x, int kind, const float *times, ix inputs, ix stride, signed char *whole, float *scale,
               int *excess);
+
+/* Weights (outputs, inputs) in 8 bits, each row by a scale of its own */
+void round_rows(const float *weights, signed char *whole, float *scales, ix outputs, ix inputs, ix threads);
 
 /* Weights (any number, inputs) in bf16 or 8 bits (any other kind) as `product` reads them: the first
  * `outputs`, or the `chosen` if not NULL, filled up to a multiple of 32; with room for 1,024 bytes behind them, which tiles may reach into. */
 void lay_out(const void *weights, int kind, const long long *chosen, void *blocks, ix outputs, ix inputs, ix threads);
 
-/* The same of weights (inputs, outputs) in bf16 */
-void lay_out_turned(const void *weights, void *blocks, ix outputs, ix inputs, ix threads);
+/* The same of weights (inputs, outputs) */
+void lay_out_turned(const void *weights, int kind, void *blocks, ix outputs, ix inputs, ix threads);
 
 /* An LSTM's cell from its gates (rows, 4 x size): input, forget, twice the cell's, output. `given`
  * is added to them, if not NULL. */
@@ -117,7 +125,8 @@ void attend(const void *queries, int kind, const void *keys, int across, const v
 /* What follows is for training (training.c, losses.c, entries.c), on `threads` threads; what they add up has a row for each.
  *
  * An LSTM layer at all positions in turn, with the products between them, whose weights are laid out for
- * `product`: those of the hidden state, and going back the same with inputs and outputs exchanged. By sentence:
+ * `product`: those of the hidden state, and going back the same with inputs and outputs exchanged; in 8 bits if they have scales,
+ * of a row of the former. By sentence:
  * gates, grad_gates (N, T, 4 x size), the hidden state before each position and the one after it, `before` and
  * `hidden`, and the gradient by the latter, `outputs` (N, T, size), all in bf16; cells (N, T + 1, size), in the order
  * of steps. room: (N, 4 x size) in bf16; recurrent: (N, size), zeros at first. Unless it has `begun` with a state that
@@ -126,6 +135,7 @@ void attend(const void *queries, int kind, const void *keys, int across, const v
  * for (N,). */
 typedef struct {
     const void *weights;
+    const float *scales;
     void *gates, *before, *hidden, *room;
     float *cells;
     ix positions, rows, size, begun;

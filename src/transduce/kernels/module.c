@@ -71,13 +71,14 @@ static PyObject *supported(PyObject *self, PyObject *unused) {
 #define AT_MOST(number, bound, message) ((number) > (bound) ? (message) : NULL)
 
 static void py_product_of(const ix *a) {
-    const Product p = {P(0), P(1), P(2), P(3), P(5), (int)a[4], (int)a[6], a[7], a[8], a[9]};
-    product(&p, a[10]);
+    const Product p = {P(0), P(1), P(2), P(3), P(5), (int)a[4], (int)a[6], a[7], a[8], a[9], NULL, P(10), a[11]};
+    product(&p, a[12]);
 }
 
-KERNEL(product, 11, NULL, py_product_of(a))
+KERNEL(product, 13, NULL, py_product_of(a))
+KERNEL(round_rows, 6, NULL, round_rows(P(0), P(1), P(2), a[3], a[4], a[5]))
 KERNEL(lay_out, 7, NULL, lay_out(P(0), (int)a[1], P(2), P(3), a[4], a[5], a[6]))
-KERNEL(lay_out_turned, 5, NULL, lay_out_turned(P(0), P(1), a[2], a[3], a[4]))
+KERNEL(lay_out_turned, 6, NULL, lay_out_turned(P(0), (int)a[1], P(2), a[3], a[4], a[5]))
 KERNEL(lstm_cell, 9, NULL,
        lstm_cell(P(0), P(1), (int)a[2], P(3), P(4), P(5), (int)a[6], a[7], a[8]))
 KERNEL(lstm_sequence, 11, NULL,
@@ -108,22 +109,22 @@ static PyObject *py_survey_ruled(PyObject *self, PyObject *const *arguments, Py_
 }
 
 static Layer layer_of(const ix *a) {
-    return (Layer){P(0), P(1), P(2), P(3), P(4), P(5), a[6], a[7], a[8], a[9], P(10), P(11)};
+    return (Layer){P(0), P(1), P(2), P(3), P(4), P(5), P(6), a[7], a[8], a[9], a[10], P(11), P(12)};
 }
 
 static void py_lstm_layer_of(const ix *a) {
     const Layer layer = layer_of(a);
-    lstm_layer(&layer, a[12]);
+    lstm_layer(&layer, a[13]);
 }
 
 static void py_lstm_layer_backward_of(const ix *a) {
     const Layer layer = layer_of(a);
-    const Gradients gradients = {P(12), P(13), P(14), P(15), P(16)};
-    lstm_layer_backward(&layer, &gradients, a[17]);
+    const Gradients gradients = {P(13), P(14), P(15), P(16), P(17)};
+    lstm_layer_backward(&layer, &gradients, a[18]);
 }
 
-KERNEL(lstm_layer, 13, NULL, py_lstm_layer_of(a))
-KERNEL(lstm_layer_backward, 18, NULL, py_lstm_layer_backward_of(a))
+KERNEL(lstm_layer, 14, NULL, py_lstm_layer_of(a))
+KERNEL(lstm_layer_backward, 19, NULL, py_lstm_layer_backward_of(a))
 KERNEL(cross_entropy, 11, NULL,
        cross_entropy(P(0), (int)a[1], a[2], P(3), P(4), P(5), P(6), P(7), a[8], a[9], a[10]))
 static Entries entries_of(const ix *a) { return (Entries){P(0), P(1), P(2), a[3], a[4], a[5]}; }
@@ -209,6 +210,7 @@ static PyMethodDef methods[] = {
     {"product", FAST(py_product), METH_FASTCALL, "See kernels.h."},
     {"lay_out", FAST(py_lay_out), METH_FASTCALL, "See kernels.h."},
     {"lay_out_turned", FAST(py_lay_out_turned), METH_FASTCALL, "See kernels.h."},
+    {"round_rows", FAST(py_round_rows), METH_FASTCALL, "See kernels.h."},
     {"lstm_cell", FAST(py_lstm_cell), METH_FASTCALL, "See kernels.h."},
     {"bend", FAST(py_bend), METH_FASTCALL, "See kernels.h."},
     {"survey", FAST(py_survey), METH_FASTCALL, "See kernels.h."},

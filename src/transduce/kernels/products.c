@@ -9,6 +9,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma")
 #include "kernels.h"
 #include "simd.h"
+#include "threads.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -20,23 +21,25 @@
 #define AT_HAND (1 << 16) /* bytes of rows on the stack */
 #define BLOCK 64        /* bytes of a group of inputs of 16 outputs */
 #define SPREAD (1 << 22) /* weights times rows that are worth a second thread */
-
+#define SMALLEST 1e-30f  /* that the largest number of a row to be rounded is taken for */
+#define LOT 8            /* pairs of blocks that stay in the second-level cache while many rows pass by */
 
 /* one output block's worth of sums -> y, with scales of the 8-bit form or without */
-ALWAYS void finish(__m512 sums, float row_scale, const float *scales, const float *bias, void *y,
-                   int kind, ix row, ix output, ix outputs) {
-    __mmask16 mask = lanes(outputs - output);
-    if (scales) sums = _mm512_mul_ps(sums, _mm512_maskz_loadu_ps(mask, scales + output));
-    __m512 added = bias ? _mm512_maskz_loadu_ps(mask, bias + output) : _mm512_setzero_ps();
+ALWAYS void finish(const Product *p, __m512 sums, float row_scale, ix row, ix output) {
+    __mmask16 mask = lanes(p->outputs - output);
+    if (p->scales) sums = _mm512_mul_ps(sums, _mm512_maskz_loadu_ps(mask, p->scales + output));
+    __m512 added = p->bias ? _mm512_maskz_loadu_ps(mask, p->bias + output) : _mm512_setzero_ps();
     sums = _mm512_fmadd_ps(sums, _mm512_set1_ps(row_scale), added);
-    store(y, kind, row * outputs + output, mask, sums);
+    store(p->y, p->y_kind, row * stride_of(p) + output, mask, sums);
 }
+
+/* 128 more is another sign bit */
+static __m512i middle_of(int kind) { return _mm512_set1_epi32(kind == BFLOAT16 ? 0 : (int)0x80808080u); }
 
 void lay_out(const void *weights, int kind, const long long *chosen, void *blocks, ix outputs, ix inputs,
              ix threads) {
     const ix row = inputs * (kind == BFLOAT16 ? 2 : 1), groups = (row + 3) / 4;
-    /* 128 more is another sign bit */
-    const __m512i middle = _mm512_set1_epi32(kind == BFLOAT16 ? 0 : (int)0x80808080u);
+    const __m512i middle = middle_of(kind);
     _Pragma("omp parallel for num_threads((int)threads) schedule(static) if (threads > 1)")
     for (ix n = 0; n < (outputs + 31) / 32 * 32; n += LANES) {
         const char *from[LANES];
@@ -58,43 +61,87 @@ void lay_out(const void *weights, int kind, const long long *chosen, void *block
     }
 }
 
-void lay_out_turned(const void *weights, void *blocks, ix outputs, ix inputs, ix threads) {
-    const ix lines = (inputs + 1) / 2;
-    _Pragma("omp parallel for num_threads((int)threads) schedule(static) if (threads > 1)")
-    for (ix n = 0; n < (outputs + 31) / 32 * 32; n += LANES)
-        for (ix line = 0; line < lines; line++) {
-            const uint16_t *one = (const uint16_t *)weights + 2 * line * outputs + n;
-            const __mmask16 mask = n < outputs ? lanes(outputs - n) : 0;
-            const __m256i low = _mm256_maskz_loadu_epi16(mask, one);
-            const __m256i high = _mm256_maskz_loadu_epi16(2 * line + 1 < inputs ? mask : 0, one + outputs);
-            _mm512_storeu_si512((char *)blocks + (n * lines + line * LANES) * 4, pairs_of(low, high));
-        }
-}
-
-/* the scale by which a row's numbers are at most 127 */
-static float scale_of(const void *x, int kind, ix inputs) {
-    __m512 most = _mm512_setzero_ps();
-    for (ix i = 0; i < inputs; i += LANES)
-        most = _mm512_max_ps(most, _mm512_abs_ps(load(x, kind, i, lanes(inputs - i))));
-    float largest = _mm512_reduce_max_ps(most);
-    return (largest > 1e-8f ? largest : 1e-8f) / 127.0f;
-}
-
-void to_fours(const void *x, int kind, ix rows, ix inputs, ix stride, int8_t *whole,
-                     float *scale, int32_t *excess) {
-    for (ix r = 0; r < rows; r++) {
-        scale[r] = scale_of(at(x, kind, r * inputs), kind, inputs);
-        __m512 inverse = _mm512_set1_ps(1.0f / scale[r]);
-        __m512i sum = _mm512_setzero_si512();
-        for (ix i = 0; i < stride; i += LANES) {
-            ix left = inputs - i;
-            __m512 v = load(x, kind, r * inputs + i, left > 0 ? lanes(left) : 0);
-            __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse));
-            sum = _mm512_add_epi32(sum, q);
-            _mm_storeu_si128((__m128i *)(whole + r * stride + i), _mm512_cvtsepi32_epi8(q));
-        }
-        excess[r] = 128 * _mm512_reduce_add_epi32(sum);
+/* 16 numbers of each of `count` rows that are so many bytes apart, as pairs or fours */
+ALWAYS __m512i side_by_side(const char *from, ix stride, ix count, __mmask16 mask, const int kind) {
+    __m512i line = _mm512_setzero_si512();
+    for (int i = 0; i < (kind == BFLOAT16 ? 2 : 4) && i < count; i++, from += stride) {
+        if (kind == BFLOAT16)
+            line |= _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16 * i);
+        else
+            line |= _mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, from)), 8 * i);
     }
+    return line;
+}
+
+ALWAYS void turned_blocks(const char *weights, char *blocks, ix n, ix outputs, ix inputs, const int kind) {
+    const ix bytes = kind == BFLOAT16 ? 2 : 1, each = 4 / bytes, lines = (inputs + each - 1) / each;
+    const __m512i middle = middle_of(kind);
+    for (ix line = 0; line < lines; line++)
+        for (ix block = n; block < n + 4 * LANES && block < (outputs + 31) / 32 * 32; block += LANES) {
+            const __mmask16 mask = block < outputs ? lanes(outputs - block) : 0;
+            const char *from = weights + (each * line * outputs + block) * bytes;
+            const __m512i found = side_by_side(from, outputs * bytes, inputs - each * line, mask, kind);
+            _mm512_storeu_si512(blocks + (block * lines + line * LANES) * 4, _mm512_xor_si512(found, middle));
+        }
+}
+
+void lay_out_turned(const void *weights, int kind, void *blocks, ix outputs, ix inputs, ix threads) {
+    _Pragma("omp parallel for num_threads((int)threads) schedule(static) if (threads > 1)")
+    for (ix n = 0; n < outputs; n += 4 * LANES) { /* what a line of the cache holds of the weights */
+        if (kind == BFLOAT16)
+            turned_blocks(weights, blocks, n, outputs, inputs, BFLOAT16);
+        else
+            turned_blocks(weights, blocks, n, outputs, inputs, -1);
+    }
+}
+
+/* numbers from i on, multiplied if they are to be */
+ALWAYS __m512 load_times(const void *x, int kind, const float *times, ix i, __mmask16 mask) {
+    const __m512 v = load(x, kind, i, mask);
+    return times ? _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, times + i)) : v;
+}
+
+/* The scale by which a row's numbers are at most 127. Without their signs they are in the order of whole numbers, where
+ * what is no number is largest: then the scale is none, either. */
+static float scale_of(const void *x, int kind, const float *times, ix inputs) {
+    __m512i most = _mm512_setzero_si512();
+    for (ix i = 0; i < inputs; i += LANES) {
+        const __m512 v = load_times(x, kind, times, i, lanes(inputs - i));
+        most = _mm512_max_epu32(most, _mm512_castps_si512(_mm512_abs_ps(v)));
+    }
+    const unsigned found = _mm512_reduce_max_epu32(most);
+    float largest;
+    memcpy(&largest, &found, sizeof largest);
+    return (largest < SMALLEST ? SMALLEST : largest) / 127.0f;
+}
+
+void to_fours(const void *x, int kind, const float *times, ix inputs, ix stride, int8_t *whole, float *scale,
+              int32_t *excess) {
+    *scale = scale_of(x, kind, times, inputs);
+    const __m512 inverse = _mm512_set1_ps(1.0f / *scale);
+    __m512i sum = _mm512_setzero_si512();
+    for (ix i = 0; i < stride; i += LANES) {
+        const ix left = inputs - i;
+        const __m512 v = load_times(x, kind, times, i, left > 0 ? lanes(left) : 0);
+        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse));
+        sum = _mm512_add_epi32(sum, q);
+        _mm_storeu_si128((__m128i *)(whole + i), _mm512_cvtsepi32_epi8(q));
+    }
+    *excess = 128 * _mm512_reduce_add_epi32(sum);
+}
+
+void round_rows(const float *weights, int8_t *whole, float *scales, ix outputs, ix inputs, ix threads) {
+    SHARED(outputs, threads, {
+        for (ix r = from; r < to; r++) {
+            scales[r] = scale_of(weights + r * inputs, FLOAT32, NULL, inputs);
+            const __m512 inverse = _mm512_set1_ps(1.0f / scales[r]);
+            for (ix i = 0; i < inputs; i += LANES) {
+                const __mmask16 mask = lanes(inputs - i);
+                const __m512 v = _mm512_mul_ps(load(weights, FLOAT32, r * inputs + i, mask), inverse);
+                _mm_mask_storeu_epi8(whole + r * inputs + i, mask, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));
+            }
+        }
+    })
 }
 
 /* ------------------------------------------------------------------------------------ sums */
@@ -139,8 +186,7 @@ ALWAYS void sum_some(const Product *p, const Rows *x, ix r, ix n, const ix high,
                 const __m512i excess = _mm512_set1_epi32(x->excess[r + i]);
                 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[i][half], excess));
             }
-            finish(sum, eight_bits ? x->scale[r + i] : 1.0f, p->scales, p->bias, p->y, p->y_kind, r + i,
-                   output, p->outputs);
+            finish(p, sum, eight_bits ? x->scale[r + i] : 1.0f, r + i, output);
         }
 }
 
@@ -189,9 +235,9 @@ static void some_in_bf16(const Product *p, const Rows *x, ix first, ix last) {
 }
 
 static void prepare(const Product *p, const Rows *x, ix from, ix to) {
-    if (p->scales) {
+    if (in_8_bits(p)) {
         for (ix r = from; r < to; r++)
-            to_fours(row_of(p, r), p->x_kind, 1, p->inputs, x->stride, (int8_t *)x->numbers + r * x->stride,
+            to_fours(row_of(p, r), p->x_kind, p->times, p->inputs, x->stride, (int8_t *)x->numbers + r * x->stride,
                      x->scale + r, x->excess + r);
         return;
     }
@@ -205,7 +251,7 @@ static void prepare(const Product *p, const Rows *x, ix from, ix to) {
 
 void by_vectors(const Product *p, ix threads) {
     _Alignas(64) char here[AT_HAND];
-    const ix bytes = p->inputs * (p->scales ? 1 : 2);
+    const ix bytes = p->inputs * (in_8_bits(p) ? 1 : 2);
     /* an odd number of lines of the cache, so that rows are in different sets of it */
     const ix stride = ((bytes + 63) / 64 | 1) * 64, whole = p->rows * (stride + 8);
     char *room = whole <= AT_HAND ? here : aligned_alloc(64, (size_t)((whole + 63) / 64 * 64));
@@ -217,7 +263,7 @@ void by_vectors(const Product *p, ix threads) {
             high.x_at = p->x_at + some;
         else
             high.x = row_of(p, some);
-        high.y = (void *)at(p->y, p->y_kind, some * p->outputs);
+        high.y = (void *)at(p->y, p->y_kind, some * stride_of(p));
         by_vectors(&low, threads);
         by_vectors(&high, threads);
         return;
@@ -226,21 +272,27 @@ void by_vectors(const Product *p, ix threads) {
     x.excess = (int32_t *)(x.scale + p->rows);
     const ix blocks = (p->outputs + 2 * LANES - 1) / (2 * LANES);
     if (p->rows * p->inputs * p->outputs < SPREAD) threads = 1;
+    void (*some)(const Product *, const Rows *, ix, ix) = in_8_bits(p) ? some_in_8_bits : some_in_bf16;
+    ix taken = 0;
     _Pragma("omp parallel num_threads((int)threads) if (threads > 1)")
     {
         _Pragma("omp for schedule(static, 1)")
         for (ix part = 0; part < threads; part++)
             prepare(p, &x, p->rows * part / threads, p->rows * (part + 1) / threads);
-        _Pragma("omp for schedule(static, 1)")
-        for (ix part = 0; part < threads; part++)
-            (p->scales ? some_in_8_bits : some_in_bf16)(p, &x, blocks * part / threads,
-                                                        blocks * (part + 1) / threads);
+        if (p->rows > TOGETHER) {
+            ix from, count;
+            while ((count = next_of(&taken, blocks, 1, LOT, threads, &from))) some(p, &x, from, from + count);
+        } else { /* the same weights for the same thread every time, which may still have them in its cache */
+            _Pragma("omp for schedule(static, 1)")
+            for (ix part = 0; part < threads; part++)
+                some(p, &x, blocks * part / threads, blocks * (part + 1) / threads);
+        }
     }
     if (room != here) free(room);
 }
 
 void product(const Product *p, ix threads) {
-    if (p->rows > (p->scales ? FEW_IN_8_BITS : 0) && tiles_supported() && by_tiles(p, threads) == 0) return;
+    if (p->rows > (in_8_bits(p) ? FEW_IN_8_BITS : 0) && tiles_supported() && by_tiles(p, threads) == 0) return;
     by_vectors(p, threads);
 }
 

@@ -70,7 +70,7 @@ ALWAYS __m512 from_sums(const Product *p, const Rows *x, __m512 sum, ix row, ix 
     /* in the order of by_vectors, to the bit */
     const __m512i excess = _mm512_set1_epi32(x->excess[row]);
     sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(sum), excess));
-    sum = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(mask, p->scales + output));
+    if (p->scales) sum = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(mask, p->scales + output));
     return _mm512_fmadd_ps(sum, _mm512_set1_ps(x->scale[row]), added);
 }
 
@@ -78,7 +78,7 @@ ALWAYS void bring(const Product *p, const Rows *x, Pending *pending, ix rows, co
     const ix n = pending->n, left = p->outputs - n, end = pending->done + rows;
     const __mmask16 masks[2] = {lanes(left), left > LANES ? lanes(left - LANES) : 0};
     for (; pending->done < end && pending->done < pending->count; pending->done++) {
-        const ix r = pending->first + pending->done, at = r * p->outputs + n;
+        const ix r = pending->first + pending->done, at = r * stride_of(p) + n;
         const float *sums = pending->sums[pending->done];
         __m512 low = _mm512_load_ps(sums), high = _mm512_load_ps(sums + LANES);
         low = from_sums(p, x, low, r, n, masks[0], eight_bits);
@@ -146,14 +146,14 @@ ALWAYS void some_outputs(const Product *p, const Rows *x, ix first, ix last, con
 
 static void prepare(const Product *p, const Rows *x, ix whole, ix height) {
     const ix stride = x->across / ROWS;
-    const ix bytes = p->inputs * (p->scales ? 1 : 2);
-    int8_t *fours = p->scales ? (int8_t *)(x->excess + whole) : NULL;
+    const ix bytes = p->inputs * (in_8_bits(p) ? 1 : 2);
+    int8_t *fours = in_8_bits(p) ? (int8_t *)(x->excess + whole) : NULL;
     for (ix r = 0; r < (height < ROWS ? height : whole); r++) { /* a low tile's other rows are not read */
         char *to = x->tiles + r / ROWS * x->across + r % ROWS * LINE;
         const int there = r < p->rows;
         const void *row = there ? row_of(p, r) : p->x;
         if (there && fours)
-            to_fours(row, p->x_kind, 1, p->inputs, stride, fours, x->scale + r, x->excess + r);
+            to_fours(row, p->x_kind, p->times, p->inputs, stride, fours, x->scale + r, x->excess + r);
         for (ix i = 0; i < stride; i += LINE) {
             char *line = to + i * ROWS;
             const ix left = there ? bytes - i : 0; /* of the row's bytes */
@@ -173,7 +173,7 @@ static void prepare(const Product *p, const Rows *x, ix whole, ix height) {
 }
 
 int by_tiles(const Product *p, ix threads) {
-    const ix bytes = p->inputs * (p->scales ? 1 : 2), stride = (bytes + LINE - 1) / LINE * LINE;
+    const ix bytes = p->inputs * (in_8_bits(p) ? 1 : 2), stride = (bytes + LINE - 1) / LINE * LINE;
     const ix whole = (p->rows + ROWS - 1) / ROWS * ROWS, height = p->rows < ROWS ? p->rows : ROWS;
     Rows x = {aligned_alloc(LINE, (size_t)(whole * (stride + LINE) + stride)), stride * ROWS, NULL, NULL};
     if (!x.tiles) return -1;
@@ -186,7 +186,7 @@ int by_tiles(const Product *p, ix threads) {
     for (ix part = 0; part < threads; part++) {
         const ix from = blocks * part / threads, to = blocks * (part + 1) / threads;
         shape_tiles(height);
-        if (p->scales)
+        if (in_8_bits(p))
             some_outputs(p, &x, from, to, 1);
         else
             some_outputs(p, &x, from, to, 0);

@@ -84,8 +84,8 @@ void lstm_layer(const Layer *l, ix threads) {
         for (ix t = 0; t < l->positions; t++) {
             void *said = t || l->begun ? half(l->room, from * 4 * size) : NULL;
             if (said) {
-                const Product p = {.weights = l->weights, .x = l->before, .x_at = places(l, from, to, t, size),
-                                   .y = said, .x_kind = BFLOAT16, .y_kind = BFLOAT16,
+                const Product p = {.weights = l->weights, .scales = l->scales, .x = l->before,
+                                   .x_at = places(l, from, to, t, size), .y = said, .x_kind = BFLOAT16, .y_kind = BFLOAT16,
                                    .rows = to - from, .inputs = size, .outputs = 4 * size};
                 product(&p, 1);
             }
@@ -110,8 +110,8 @@ void lstm_layer_backward(const Layer *l, const Gradients *g, ix threads) {
                               g->grad_bias + part * 4 * size, size);
             }
             if (!t && !l->begun) break;
-            const Product p = {.weights = l->weights, .x = g->grad_gates, .x_at = places(l, from, to, t, 4 * size),
-                               .y = half(g->recurrent, from * size), .x_kind = BFLOAT16, .y_kind = BFLOAT16,
+            const Product p = {.weights = l->weights, .times = l->scales, .x = g->grad_gates,
+                               .x_at = places(l, from, to, t, 4 * size), .y = half(g->recurrent, from * size), .x_kind = BFLOAT16, .y_kind = BFLOAT16,
                                .rows = to - from, .inputs = 4 * size, .outputs = size};
             product(&p, 1);
         }

@@ -40,7 +40,8 @@ def lstm_layer(
     """The states of an LSTM layer at all positions of N sentences in turn.
 
     gates (N, T, 4 D) bfloat16: what the inputs say to input gate, forget gate, candidate and output
-    gate; replaced by what they are once what the hidden state says, by weights (4 D, D), is added.
+    gate; replaced by what they are once what the hidden state says, by weights (4 D, D) in bf16 or
+    8 bits, is added.
     before, hidden (N, T, D) bfloat16: the hidden states before and after each position, cells (N, T
     + 1, D) float32, in the order of steps; all are filled in but for what is before the first step,
     which is given. Unless it has `begun`, the first hidden state is zeros. With lengths (N,) int64,
@@ -49,7 +50,7 @@ def lstm_layer(
     positions, batch, size = gates.shape[1], len(gates), before.shape[2]
     room, places = torch.empty(batch, 4 * size, dtype=gates.dtype), torch.empty(batch, dtype=INT)
     compiled.lstm_layer(
-        weights.addresses[0], gates.data_ptr(), before.data_ptr(), hidden.data_ptr(),
+        *weights.addresses[:2], gates.data_ptr(), before.data_ptr(), hidden.data_ptr(),
         room.data_ptr(), cells.data_ptr(), positions, batch, size, begun,
         0 if lengths is None else lengths.data_ptr(), places.data_ptr(),
         torch.get_num_threads(),
@@ -79,10 +80,10 @@ def lstm_layer_backward(
     positions, (batch, size) = gates.shape[1], grad_cell.shape
     places = torch.empty(batch, dtype=INT)
     compiled.lstm_layer_backward(
-        weights.addresses[0], gates.data_ptr(), 0, 0, 0, cells.data_ptr(), positions, batch, size,
-        begun, 0 if lengths is None else lengths.data_ptr(), places.data_ptr(),
-        outputs.data_ptr(), recurrent.data_ptr(), grad_gates.data_ptr(), grad_cell.data_ptr(),
-        grad_bias.data_ptr(), len(grad_bias),
+        weights.addresses[0], weights.times_address, gates.data_ptr(), 0, 0, 0, cells.data_ptr(),
+        positions, batch, size, begun, 0 if lengths is None else lengths.data_ptr(),
+        places.data_ptr(), outputs.data_ptr(), recurrent.data_ptr(), grad_gates.data_ptr(),
+        grad_cell.data_ptr(), grad_bias.data_ptr(), len(grad_bias),
     )  # fmt: skip
 
 

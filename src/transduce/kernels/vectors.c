@@ -15,6 +15,7 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma")
 #include "layouts.h"
+#include "threads.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,6 @@
 #define AT_A_TIME (1 << 18) /* numbers of a block of rows; at least MOST_DEEP x HIGH */
 #define CACHED 196608       /* numbers of panels in the second-level cache; at least MOST_DEEP x WIDE */
 #define PANELS 8            /* laid out at a time */
-#define TURNS 2             /* of what is left a thread takes the part that this many for each would have */
 #define MOST_ROWS_AT_A_TIME 480
 #define SPARE ((ROWS - HIGH) * LINE) /* bytes behind a group, since tiles are laid out whole */
 
@@ -138,8 +138,6 @@ static void lay_some(const Multiplication *p, const Part *part, ix top, ix end, 
     (p->left.turned ? turn_rows : lay_rows)(&p->left, top, end, part, to);
 }
 
-static ix least(ix one, ix other) { return one < other ? one : other; }
-
 /* Panels side by side, a tile's depth of all after the other: what is read of a row lies in one page of memory. */
 static void lay_panels(const Multiplication *p, const Part *part, ix from, ix to, char *where) {
     const ix each = p->right.turned ? part->deep : DEEP;
@@ -166,19 +164,6 @@ static void some_panels(const Multiplication *p, const Part *part, ix first, ix 
     for (ix from = first; from < last; from += part->together)
         add_groups(p, part, part->whole, own + (from - first) * part->panel, 0, p->m, from,
                    least(from + part->together, last));
-}
-
-/* The next of `count` that nobody has taken, in ever smaller lots, so that all end together, of at least and at most so
- * many; returns how many, `from` on. */
-static ix next_of(ix *taken, ix count, ix fewest, ix most, ix threads, ix *from) {
-    ix some;
-    *from = __atomic_load_n(taken, __ATOMIC_RELAXED);
-    do {
-        if (*from >= count) return 0;
-        const ix share = threads > 1 ? (count - *from) / (TURNS * threads) : most;
-        some = least(least(share > fewest ? share : fewest, most), count - *from);
-    } while (!__atomic_compare_exchange_n(taken, from, *from + some, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-    return some;
 }
 
 static void add_part(const Multiplication *p, const Part *part, ix threads) {

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from transduce.kernels.training import product, products, trains, weight_gradient
+from transduce.kernels.training import products, trains, weight_gradient
+from transduce.kernels.weights import Weight
 
 BF16 = torch.bfloat16
 FEW_ROWS = 4  # of each of many matrices; with fewer, most of what is summed together is nothing
@@ -39,20 +40,19 @@ class LinearByKernels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         rows = x.reshape(-1, x.shape[-1]).to(BF16).contiguous()
-        words = weight.to(BF16)
-        ctx.save_for_backward(rows, words)
-        ctx.shape, ctx.dtype = x.shape, x.dtype
-        y = product(rows, words.t(), rows.new_empty(len(rows), len(words)), bias)
+        ctx.save_for_backward(rows)
+        ctx.weight, ctx.shape, ctx.dtype = Weight(weight), x.shape, x.dtype
+        y: Tensor = ctx.weight.forward(rows, rows.new_empty(len(rows), len(weight)), bias)
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weight = ctx.saved_tensors
+        (rows,) = ctx.saved_tensors
         grads = grad.reshape(len(rows), -1).to(BF16).contiguous()
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_x = product(grads, weight, torch.empty_like(rows)).view(ctx.shape).to(ctx.dtype)
+            of_x = ctx.weight.backward(grads).view(ctx.shape).to(ctx.dtype)
         if ctx.needs_input_grad[1]:
             of_weight = weight_gradient(grads, rows)
         if ctx.needs_input_grad[2]:

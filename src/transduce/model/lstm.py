@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from transduce.kernels import Blocked
-from transduce.kernels.training import lstm_layer, lstm_layer_backward, product, weight_gradient
+from transduce.kernels.training import lstm_layer, lstm_layer_backward, weight_gradient
+from transduce.kernels.weights import Weight
 
 BF16 = torch.bfloat16
 
@@ -44,35 +44,36 @@ class WholeLSTM(torch.autograd.Function):
         batch, positions, width = x.shape
         size, count = hidden_weight.shape[1], batch * positions
         inputs = x.to(BF16).contiguous().view(count, width)
-        input_weight, hidden_weight = input_weight.to(BF16), hidden_weight.to(BF16)
+        by_inputs, by_hidden = Weight(input_weight), Weight(hidden_weight)
         before, hidden = inputs.new_empty(2, batch, positions, size)
         cells = x.new_empty(batch, positions + 1, size, dtype=torch.float32)
         begin = (slice(None), 0) if lengths is None else (torch.arange(batch), lengths - 1)
         before[begin] = 0 if first is None else first
         cells[:, 0] = 0 if first_cell is None else first_cell
         gates = inputs.new_empty(batch, positions, 4 * size)
-        product(inputs, input_weight.t(), gates.view(count, -1), input_bias + hidden_bias)
-        weights, begun = Blocked(hidden_weight, None), first is not None
-        lstm_layer(weights, gates, before, hidden, cells, begun, lengths)
-        ctx.save_for_backward(inputs, input_weight, hidden_weight, gates, before, cells, lengths)
-        ctx.dtype, ctx.begun = x.dtype, begun
+        by_inputs.forward(inputs, gates.view(count, -1), input_bias + hidden_bias)
+        begun = first is not None
+        lstm_layer(by_hidden.blocked(), gates, before, hidden, cells, begun, lengths)
+        ctx.save_for_backward(inputs, gates, before, cells, lengths)
+        ctx.weights, ctx.dtype, ctx.begun = (by_inputs, by_hidden), x.dtype, begun
         return hidden, cells[:, -1].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_outputs: Tensor, grad_end: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, input_weight, hidden_weight, gates, before, cells, lengths = ctx.saved_tensors
+        inputs, gates, before, cells, lengths = ctx.saved_tensors
+        by_inputs, by_hidden = ctx.weights
         batch, positions, size = before.shape
         grad_cell = grad_end.float().contiguous().clone()
         recurrent = before.new_zeros(batch, size)
         grad_gates = torch.empty_like(gates)
         sums = cells.new_zeros(torch.get_num_threads(), 4 * size)
         lstm_layer_backward(
-            Blocked(hidden_weight.t(), None), gates, cells, grad_outputs.to(BF16).contiguous(),
+            by_hidden.turned(), gates, cells, grad_outputs.to(BF16).contiguous(),
             recurrent, grad_cell, grad_gates, sums, ctx.begun, lengths,
         )  # fmt: skip
         grads = grad_gates.view(len(inputs), -1)
-        grad_inputs = product(grads, input_weight, torch.empty_like(inputs))
+        grad_inputs = by_inputs.backward(grads)
         grad_bias = sums.sum(dim=0)
         return (
             grad_inputs.view(batch, positions, -1).to(ctx.dtype),

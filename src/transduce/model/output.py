@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from transduce.kernels.training import cross_entropy, product, trains
+from transduce.kernels.weights import Weight
 from transduce.model.consistency import ConsistentCrossEntropy
 from transduce.model.picking import TINY, add, pick, places
 from transduce.model.room import CHUNK, Room
@@ -92,11 +93,12 @@ def _one_pass(given: Rows, room: Room) -> Found:
     values, weight, bias, targets, smoothing, _ = given
     rows, words = values.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16)
     grad_values, grad_weight = torch.empty_like(rows), torch.empty(weight.shape)
+    project = Weight(weight)
     loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
     for start in range(0, len(rows), 2 * CHUNK):
         part = slice(start, start + 2 * CHUNK)
         grad = room.take(len(rows[part]), len(words))
-        product(rows[part], words.t(), grad, bias)
+        project.forward(rows[part], grad, bias)
         found = cross_entropy(grad, targets[part], smoothing)
         loss, nll, grad_bias = loss + found[0].sum(), nll + found[1].sum(), grad_bias + found[2]
         product(grad, words, grad_values[part])

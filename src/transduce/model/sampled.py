@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from transduce.kernels.sampling import Entries, sampled_entropy, sum_by_rows, sum_by_words
-from transduce.kernels.training import product, trains
+from transduce.kernels.training import trains
+from transduce.kernels.weights import Weight
 from transduce.model.room import CHUNK, Room
 
 # Probabilities below it are drawn. It puts a batch's gradient off by 3 to 4 % of its length, where
@@ -49,12 +50,13 @@ class SampledCrossEntropy(torch.autograd.Function):
         """As of `OutputLayer.loss`, and room for logits."""
         with torch.autocast("cpu", enabled=False):
             rows, words = values.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16)
+            project = Weight(weight)
             entries = Entries.room(len(rows), len(words), THRESHOLD)
             loss, nll = torch.zeros(()), torch.zeros(())
             for start in range(0, len(rows), CHUNK):
                 part = slice(start, start + CHUNK)
                 logits = room.take(len(rows[part]), len(words))
-                product(rows[part], words.t(), logits, bias)
+                project.forward(rows[part], logits, bias)
                 given = logits, targets[part], smoothing, THRESHOLD
                 losses, nlls = sampled_entropy(*given, entries.part(part))
                 loss, nll = loss + losses.sum(), nll + nlls.sum()

@@ -1,9 +1,9 @@
-"""fp32 or bf16: what the recipe says, or what this machine is measured to do faster."""
+"""fp32, bf16 or int8: what the recipe says, or what this machine is measured to do faster."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from transduce.data.batches import Batch, BatchStream
 from transduce.errors import UsageError
+from transduce.kernels import available
+from transduce.kernels.weights import eight_bits
 from transduce.model import Seq2Seq
 from transduce.model.packed import has_bf16
 from transduce.recipe import TrainingOptions
@@ -18,7 +20,22 @@ from transduce.search.batching import out_of_memory
 from transduce.training.losses import real_positions, sequence_loss
 
 MEASURED = 3  # batches that `auto` is measured on
-GAIN = 1.1  # bf16 must be this much faster to be chosen
+GAIN = 1.1  # by which a precision must be faster than the one before it to be chosen
+
+
+@contextmanager
+def products_in(precision: str, device: torch.device, cache: bool = True) -> Iterator[None]:
+    """Inside the block, forward passes multiply in this precision, and so do their backward passes.
+
+    `int8` is `bf16` but for what the kernels of training multiply with weights
+    (`kernels.weights`). Without `cache`, autocast casts a weight anew for every product.
+    """
+    half = precision in ("bf16", "int8")
+    with (
+        torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=cache),
+        eight_bits(precision == "int8"),
+    ):
+        yield
 
 
 def settle_precision(
@@ -36,17 +53,16 @@ def settle_precision(
 def choose_precision(
     options: TrainingOptions, model: Seq2Seq, batches: Sequence[Batch], rounds: int = 3
 ) -> tuple[str, str]:
-    """The precision to train in ("fp32" or "bf16") and the reason, for people.
+    """The precision to train in (fp32, bf16 or int8) and the reason, for people.
 
-    `auto` times forward and backward passes over `batches` in both precisions, in alternation.
+    `auto` times forward and backward passes over `batches` in all that there are here, in turn.
     Weights, gradients and the random numbers of the training are left as they were.
 
-    Errors: UsageError when bf16 is demanded of a device that cannot do it.
+    Errors: UsageError when bf16 or int8 is demanded of a device that cannot do it.
     """
     device, wanted = model.device, options.precision
     if wanted != "auto":
-        if wanted == "bf16" and device.type not in ("cpu", "cuda"):
-            raise UsageError(f"training.precision bf16 is not supported on {device.type}")
+        _check(wanted, device)
         return wanted, "as the recipe says"
     if not has_bf16(device):
         return "fp32", f"this {device.type} has no bf16 arithmetic"
@@ -54,7 +70,7 @@ def choose_precision(
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         try:
-            times: dict[str, list[float]] = {"fp32": [], "bf16": []}
+            times: dict[str, list[float]] = {name: [] for name in _candidates(device)}
             for number in range(rounds + 1):  # the first round warms up and is not counted
                 for precision, found in times.items():
                     seconds = _measure(model, moved, options, precision)
@@ -66,9 +82,33 @@ def choose_precision(
             return "fp32", "not measured: out of memory"
         finally:
             model.zero_grad(set_to_none=True)
-    gain = min(times["fp32"]) / min(times["bf16"])
-    chosen = "bf16" if gain >= GAIN else "fp32"
-    return chosen, f"bf16 was measured to be {gain:.2f} times as fast as fp32"
+    return _fastest({name: min(found) for name, found in times.items()})
+
+
+def _candidates(device: torch.device) -> tuple[str, ...]:
+    kernels = available() and device.type == "cpu"
+    return ("fp32", "bf16", "int8") if kernels else ("fp32", "bf16")
+
+
+def _check(precision: str, device: torch.device) -> None:
+    if precision == "bf16" and device.type not in ("cpu", "cuda"):
+        raise UsageError(f"training.precision bf16 is not supported on {device.type}")
+    if precision == "int8" and "int8" not in _candidates(device):
+        raise UsageError(
+            "training.precision int8 is for CPUs with AVX-512, VNNI and bf16, where transduce's "
+            "kernels were compiled at installation; bf16 or auto are for others"
+        )
+
+
+def _fastest(seconds: Mapping[str, float]) -> tuple[str, str]:
+    """The precision to choose by the time that each takes, in the order in which they round more,
+    and why."""
+    chosen, gains = "fp32", []
+    for name in list(seconds)[1:]:
+        if seconds[chosen] >= GAIN * seconds[name]:
+            chosen = name
+        gains.append(f"{name} {seconds['fp32'] / seconds[name]:.2f}")
+    return chosen, f"measured to be so many times as fast as fp32: {', '.join(gains)}"
 
 
 def _measure(
@@ -85,7 +125,7 @@ def _measure(
     start = time.perf_counter()
     for batch, positions in batches:
         model.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with products_in(precision, device):
             sums = sequence_loss(model, batch, options.label_smoothing, positions, sampled=sampled)
         (sums.loss / sums.tokens).backward()
     synchronize()

@@ -24,6 +24,7 @@ from transduce.training.distributed import Processes
 from transduce.training.graphs import CannotCaptureError, CudaCaptures, Graphs, why_not
 from transduce.training.losses import LossSum, halves, real_positions, sequence_loss
 from transduce.training.optimizer import build_optimizer
+from transduce.training.precision import products_in
 from transduce.training.shapes import Inputs
 
 PATIENCE_WITH_NAN = 20  # updates in a row without a finite gradient before giving up
@@ -182,11 +183,8 @@ class Updater:
         return self._loss(inputs.batch, inputs.positions, padded=True)
 
     def _loss(self, batch: Batch, positions: Tensor, padded: bool = False) -> LossSum:
-        half = self.precision == "bf16"
         # A graph must not use weights that were cast to bf16 before it was recorded.
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=half, cache_enabled=not padded
-        ):
+        with products_in(self.precision, self.device, cache=not padded):
             return sequence_loss(
                 self.model,
                 batch,

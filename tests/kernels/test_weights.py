@@ -1,0 +1,150 @@
+"""Weights in 8 bits: rounding, products both ways, and layers whose products they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from transduce import kernels
+from transduce.kernels.weights import Weight, eight_bits, round_rows
+from transduce.model.linear import Linear
+from transduce.model.lstm import WholeLSTM
+
+from ..conftest import on_threads
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels on this machine")
+BF16 = torch.bfloat16
+
+
+def in_eight_bits(weight: Tensor) -> Weight:
+    with eight_bits():
+        return Weight(weight)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """What is left of the rows of x: whole numbers up to 127, times a scale."""
+    scales = x.abs().amax(dim=1, keepdim=True).clamp_min(1e-30) / 127
+    return (x / scales).round() * scales
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    """Equal but for what rounds to another whole number because of its float32 neighbours."""
+    return bool((found - expected).norm() <= 2e-3 * expected.norm() + 1e-6)
+
+
+def near(found: Tensor, expected: Tensor, within: float) -> bool:
+    return bool((found.float() - expected).norm() <= within * expected.norm())
+
+
+@given(st.integers(1, 50), st.integers(1, 70), st.integers(-20, 20))
+@settings(deadline=None, max_examples=40)
+def test_each_row_has_its_own_scale(outputs: int, inputs: int, exponent: int) -> None:
+    weight = torch.randn(outputs, inputs) * torch.logspace(0, exponent, outputs).unsqueeze(1)
+    whole, scales = round_rows(weight)
+    torch.testing.assert_close(scales, weight.abs().amax(dim=1) / 127)
+    assert whole.dtype == torch.int8 and int(whole.abs().max()) == 127
+    error = (whole.float() * scales.unsqueeze(1) - weight).abs()
+    assert bool((error <= 0.5001 * scales.unsqueeze(1)).all())
+
+
+def test_rows_of_zeros_and_rows_that_are_no_numbers() -> None:
+    weight = torch.ones(4, 20)
+    weight[0], weight[2, 3], weight[3, 5] = 0, float("nan"), float("inf")
+    whole, scales = round_rows(weight)
+    assert int(whole[0].abs().max()) == 0 and int(whole[1].min()) == 127
+    assert scales[:2].isfinite().all() and not scales[2:].isfinite().any()
+
+
+@pytest.mark.parametrize("rows", [1, 13, 257, 700])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (33, 17), (96, 130), (600, 64)])
+def test_products_are_those_of_the_rounded_factors(rows: int, outputs: int, inputs: int) -> None:
+    torch.manual_seed(rows)
+    x, grads = torch.randn(rows, inputs).to(BF16), torch.randn(rows, outputs).to(BF16)
+    matrix, bias = torch.randn(outputs, inputs), torch.randn(outputs)
+    weight, kept = in_eight_bits(matrix), rounded(matrix)
+    y = torch.full((rows, outputs + 3), float("nan"))
+    for threads in (1, 2, 3):
+        with on_threads(threads):
+            weight.forward(x, y[:, :outputs], bias)
+        assert close(y[:, :outputs], rounded(x.float()) @ kept.t() + bias)
+        assert y[:, outputs:].isnan().all()  # rows are further apart than they are long
+    scales = matrix.abs().amax(dim=1) / 127
+    expected = rounded(grads.float() * scales) @ (kept / scales.unsqueeze(1))
+    assert near(weight.backward(grads).float(), expected, 0.005)
+
+
+def test_rounding_takes_little_away() -> None:
+    torch.manual_seed(1)
+    x, matrix = torch.randn(300, 256).to(BF16), torch.randn(512, 256)
+    y = in_eight_bits(matrix).forward(x, torch.empty(300, 512))
+    assert near(y, x.float() @ matrix.t(), 0.02)
+    assert not near(y, x.float() @ matrix.t(), 0.002)  # which the products of bf16 are
+
+
+def test_outside_the_block_products_are_in_bf16() -> None:
+    torch.manual_seed(1)
+    x, matrix = torch.randn(30, 64).to(BF16), torch.randn(40, 64)
+    expected = x.float() @ matrix.to(BF16).float().t()
+    inside = in_eight_bits(matrix)
+    with eight_bits(), eight_bits(False):
+        weight = Weight(matrix)
+    torch.testing.assert_close(weight.forward(x, torch.empty(30, 40)), expected)
+    torch.testing.assert_close(Weight(matrix).forward(x, torch.empty(30, 40)), expected)
+    assert not inside.forward(x, torch.empty(30, 40)).equal(expected)
+
+
+def test_what_is_no_number_stays_none() -> None:
+    """So that an update with such a gradient is noticed and skipped."""
+    x, weight = torch.ones(20, 40).to(BF16), in_eight_bits(torch.ones(50, 40))
+    x[3, 7] = float("nan")
+    y = weight.forward(x, torch.empty(20, 50))
+    assert y[3].isnan().all() and y[:3].isfinite().all() and y[4:].isfinite().all()
+    broken = torch.ones(50, 40)
+    broken[5, 5] = float("nan")
+    y = in_eight_bits(broken).forward(torch.ones(20, 40).to(BF16), torch.empty(20, 50))
+    assert y[:, 5].isnan().all() and y[:, :5].isfinite().all()
+
+
+def test_weights_too_wide_for_whole_sums_are_in_bf16() -> None:
+    assert in_eight_bits(torch.zeros(2, kernels.WIDEST)).scales is not None
+    assert in_eight_bits(torch.zeros(2, kernels.WIDEST + 1)).scales is None
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 20), st.integers(1, 6), st.integers(1, 40), st.integers(8, 40))
+def test_a_layer_in_eight_bits_is_nearly_torchs(
+    batch: int, positions: int, width: int, size: int
+) -> None:
+    torch.manual_seed(batch * width + size)
+    rnn = nn.LSTM(width, size, batch_first=True)
+    x, pull = torch.randn(batch, positions, width), torch.randn(batch, positions, size)
+    tensors = (x.requires_grad_(), *rnn.parameters())
+    outputs, _ = rnn(x)
+    with eight_bits():
+        mine, _ = WholeLSTM.apply(x, *rnn.parameters(), None, None)
+    assert near(mine, outputs, 0.05)
+    found = torch.autograd.grad((mine.float() * pull).sum(), tensors)
+    expected = torch.autograd.grad((outputs * pull).sum(), tensors)
+    assert all(near(one, other, 0.1) for one, other in zip(found, expected, strict=True))
+
+
+def test_the_backward_pass_is_in_the_precision_of_its_forward_pass() -> None:
+    """Wherever it takes place."""
+    torch.manual_seed(1)
+    layer, x = Linear(64, 96), torch.randn(600, 64, requires_grad=True)
+    pull, found = torch.randn(600, 96), []
+    with torch.autocast("cpu", BF16):
+        with eight_bits():
+            y = layer(x)
+        found.append(torch.autograd.grad((y.float() * pull).sum(), (x, layer.weight)))
+        plain = layer(x)
+    with eight_bits():
+        found.append(torch.autograd.grad((plain.float() * pull).sum(), (x, layer.weight)))
+    exact = pull @ layer.weight
+    assert near(found[0][0], exact, 0.03) and not near(found[0][0], exact, 0.006)
+    assert near(found[1][0], exact, 0.006)
+    # the gradient by the weight is the same: what is in bf16 in both
+    assert found[0][1].equal(found[1][1])
