@@ -10,9 +10,9 @@ from setuptools.errors import CompileError, LinkError
 FOLDER = "src/transduce/kernels"
 SOURCES = (
     *("module", "products", "tiles", "matrices", "vectors"),
-    *("steps", "copying", "ops", "search", "training", "losses", "entries"),
+    *("steps", "copying", "ops", "search", "training", "losses", "entries", "rounding"),
 )
-HEADERS = ("kernels", "simd", "best", "tiles", "layouts", "search", "threads")
+HEADERS = ("kernels", "simd", "best", "tiles", "layouts", "search", "threads", "random")
 THREADS = (
     "-fopenmp"  # as a rule the library is the one that torch has loaded, its threads are torch's
 )

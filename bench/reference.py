@@ -169,7 +169,12 @@ def _place(name: str) -> str:
 
 # -------------------------------------------------------------------------------------- workers
 
-WAYS = ("fp32", "bf16", "bf16+exact")  # to train: a precision, and the gradient of the output layer
+WAYS = (
+    "fp32",
+    "bf16+exact",
+    "bf16",
+    "int8",
+)  # to train: a precision, and the gradient of the output layer
 
 
 def options_of(way: str) -> list[str]:
@@ -184,7 +189,7 @@ def samples(way: str, recipe: Recipe) -> bool:
     precision, _, gradient = way.partition("+")
     wanted = (gradient or recipe.training.output_gradient) == "sampled"
     able = available() and recipe.source.tokenizer.size >= LEAST  # its pieces are the target's, too
-    return precision == "bf16" and wanted and able
+    return precision in ("bf16", "int8") and wanted and able
 
 
 def trainer(folder: Path, overrides: Sequence[str], threads: int, log: Path) -> Worker:

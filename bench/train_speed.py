@@ -6,8 +6,8 @@
 The reference model (reference.yaml, with options replaced by key=value) learns Multi30k en-de by
 the loop of `transduce train`, each precision and number of threads in a process of its own. They
 take turns of some seconds; the clock holds batches, updates and reports, not validations. `limit`
-is what a product of matrices in that precision would allow (see docs/performance.md). bf16 is with
-the gradient of the output layer sampled, as is the default, bf16+exact with the exact one.
+is what a product of matrices in that precision would allow (see docs/performance.md). bf16 and int8
+are with the gradient of the output layer sampled, as is the default, bf16+exact with the exact one.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def described(epoch: Epoch) -> str:
 
 def limit(contestant: Contestant, recipe: Recipe, cost: Cost, epoch: Epoch) -> float | None:
     """Real target tokens a second were every product that is made as fast as the probe and all else
-    free."""
-    if not contestant.probes:
+    free; None for products of whole numbers, which the probe does not measure."""
+    if not contestant.probes or contestant.label[0] == "int8":
         return None
     mean = epoch.source / epoch.sentences, epoch.target / epoch.sentences
     return (

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from transduce import kernels
-from transduce.kernels.weights import Weight, eight_bits, round_rows
+from transduce.kernels.weights import Columns, Weight, eight_bits, round_rows
 from transduce.model.linear import Linear
 from transduce.model.lstm import WholeLSTM
 
@@ -146,5 +146,73 @@ def test_the_backward_pass_is_in_the_precision_of_its_forward_pass() -> None:
     exact = pull @ layer.weight
     assert near(found[0][0], exact, 0.03) and not near(found[0][0], exact, 0.006)
     assert near(found[1][0], exact, 0.006)
-    # the gradient by the weight is the same: what is in bf16 in both
-    assert found[0][1].equal(found[1][1])
+    of_weight = pull.t() @ x
+    assert near(found[0][1], of_weight, 0.03) and not near(found[0][1], of_weight, 0.006)
+    assert near(found[1][1], of_weight, 0.006)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 200), st.integers(1, 70))
+def test_columns_are_rounded_to_one_of_their_neighbours(count: int, width: int) -> None:
+    torch.manual_seed(count * width)
+    x = (torch.randn(count, width) * torch.logspace(-3, 3, width)).to(BF16)
+    found = Columns(x)
+    whole = found.whole.view(width, -1)
+    torch.testing.assert_close(found.scales, x.float().abs().amax(dim=0) / 127)
+    kept = whole[:, :count].float().t() * found.scales
+    assert bool(((kept - x.float()).abs() <= 1.001 * found.scales).all())
+    assert not whole[:, count : -(-count // 4) * 4].any()  # what a group of four is filled up with
+    assert found.excess is not None
+    assert found.excess.equal(128 * whole[:, :count].int().sum(dim=1).int())
+
+
+def test_rounding_by_chance_is_right_on_average() -> None:
+    torch.manual_seed(1)
+    x, draws = torch.randn(70, 50).to(BF16), 400
+    found = [Columns(x) for _ in range(draws)]
+    kept = [c.whole.view(50, -1)[:, :70].float().t() * c.scales for c in found]
+    error = torch.stack(kept).mean(dim=0) - x.float()
+    # of one draw it is half a step at most, and of the mean a twentieth of that
+    assert float((error / found[0].scales).norm() / error.numel() ** 0.5) < 0.6 / draws**0.5
+    whole = torch.arange(-127, 128).to(BF16).unsqueeze(1)
+    for _ in range(10):  # whole numbers have no other neighbour
+        assert Columns(whole).whole[:255].float().equal(whole.float().squeeze(1))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 700), st.integers(1, 70), st.integers(1, 70))
+def test_gradients_by_weights_are_right_on_average(count: int, outputs: int, inputs: int) -> None:
+    torch.manual_seed(count * outputs + inputs)
+    grads, x = torch.randn(count, outputs).to(BF16), torch.randn(count, inputs).to(BF16)
+    weight, expected = in_eight_bits(torch.ones(outputs, inputs)), grads.float().t() @ x.float()
+    found = []
+    for threads in (1, 3):
+        torch.manual_seed(1)  # nothing else decides
+        with on_threads(threads):
+            found.append(weight.gradients(grads, x)[0])
+    assert found[0].equal(found[1])
+    size = expected.norm() + count**0.5  # which of few numbers may be near nothing
+    mean = torch.stack([weight.gradients(grads, x)[0] for _ in range(16)]).mean(dim=0)
+    assert (found[0] - expected).norm() < 0.06 * size and (mean - expected).norm() < 0.02 * size
+
+
+def test_gradients_of_two_weights_share_what_is_rounded() -> None:
+    torch.manual_seed(1)
+    grads, one, other = (torch.randn(300, size).to(BF16) for size in (40, 20, 30))
+    weight = in_eight_bits(torch.ones(40, 20))
+    for x, found in zip((one, other), weight.gradients(grads, one, other), strict=True):
+        assert near(found, grads.float().t() @ x.float(), 0.05)
+
+
+def test_gradients_of_what_is_no_number_are_none() -> None:
+    grads, x = torch.ones(20, 6).to(BF16), torch.ones(20, 5).to(BF16)
+    grads[3, 2], x[4, 1] = float("nan"), float("inf")
+    (found,) = in_eight_bits(torch.ones(6, 5)).gradients(grads, x)
+    broken = ~found.isfinite()
+    assert broken[2].all() and broken[:, 1].all() and int(broken.sum()) == 5 + 6 - 1
+
+
+def test_without_rows_gradients_are_zero() -> None:
+    weight = in_eight_bits(torch.ones(6, 5))
+    (found,) = weight.gradients(torch.ones(0, 6).to(BF16), torch.ones(0, 5).to(BF16))
+    assert found.equal(torch.zeros(6, 5))

@@ -32,9 +32,14 @@ typedef struct {
     const ix *x_at; /* at which of x's numbers each row begins; NULL: they follow each other */
     const float *times; /* what each number of a row of x is multiplied by before that is rounded; NULL: nothing */
     ix y_stride;        /* how far rows of y are apart; 0: they follow each other */
+    /* Of an x whose rows are in 8 bits already, as to_fours makes them: a scale of each, 128 x the sum of each, and how
+     * many bytes they are apart; else NULL. */
+    const float *x_scales;
+    const int *x_excess;
+    ix x_stride;
 } Product;
 
-static inline int in_8_bits(const Product *p) { return p->scales || p->times; }
+static inline int in_8_bits(const Product *p) { return p->scales || p->times || p->x_scales; }
 static inline ix stride_of(const Product *p) { return p->y_stride ? p->y_stride : p->outputs; }
 
 /* a row of x and what follows */
@@ -56,6 +61,19 @@ void to_fours(const void *x, int kind, const float *times, ix inputs, ix stride,
 
 /* Weights (outputs, inputs) in 8 bits, each row by a scale of its own */
 void round_rows(const float *weights, signed char *whole, float *scales, ix outputs, ix inputs, ix threads);
+
+/* Columns of x (rows, columns) in bf16 in 8 bits, each by a scale of its own, up or down by chance, so that on average
+ * they are what they were: as rows that are `stride` bytes apart, a multiple of 64, filled up with zeros, and 128 x the
+ * sum of each; or in blocks as those of lay_out, with as much room as there, of what has so many inputs as x has rows.
+ * The excess may be NULL. */
+typedef struct {
+    const void *x;
+    signed char *whole;
+    float *scales;
+    int *excess;
+    ix rows, columns, stride, blocks, seed;
+} Columns;
+void round_columns(const Columns *c, ix threads);
 
 /* Weights (any number, inputs) in bf16 or 8 bits (any other kind) as `product` reads them: the first
  * `outputs`, or the `chosen` if not NULL, filled up to a multiple of 32; with room for 1,024 bytes behind them, which tiles may reach into. */

@@ -75,7 +75,21 @@ static void py_product_of(const ix *a) {
     product(&p, a[12]);
 }
 
+/* of two matrices whose columns were rounded: the first's as rows, the second's in blocks */
+static void py_product_of_columns_of(const ix *a) {
+    const Product p = {.weights = P(0), .scales = P(1), .x = P(2), .x_scales = P(3), .x_excess = P(4), .x_stride = a[5],
+                       .y = P(6), .rows = a[7], .inputs = a[8], .outputs = a[9]};
+    product(&p, a[10]);
+}
+
+static void py_round_columns_of(const ix *a) {
+    const Columns columns = {P(0), P(1), P(2), P(3), a[4], a[5], a[6], a[7], a[8]};
+    round_columns(&columns, a[9]);
+}
+
 KERNEL(product, 13, NULL, py_product_of(a))
+KERNEL(product_of_columns, 11, NULL, py_product_of_columns_of(a))
+KERNEL(round_columns, 10, NULL, py_round_columns_of(a))
 KERNEL(round_rows, 6, NULL, round_rows(P(0), P(1), P(2), a[3], a[4], a[5]))
 KERNEL(lay_out, 7, NULL, lay_out(P(0), (int)a[1], P(2), P(3), a[4], a[5], a[6]))
 KERNEL(lay_out_turned, 6, NULL, lay_out_turned(P(0), (int)a[1], P(2), a[3], a[4], a[5]))
@@ -210,6 +224,8 @@ static PyMethodDef methods[] = {
     {"product", FAST(py_product), METH_FASTCALL, "See kernels.h."},
     {"lay_out", FAST(py_lay_out), METH_FASTCALL, "See kernels.h."},
     {"lay_out_turned", FAST(py_lay_out_turned), METH_FASTCALL, "See kernels.h."},
+    {"product_of_columns", FAST(py_product_of_columns), METH_FASTCALL, "See kernels.h."},
+    {"round_columns", FAST(py_round_columns), METH_FASTCALL, "See kernels.h."},
     {"round_rows", FAST(py_round_rows), METH_FASTCALL, "See kernels.h."},
     {"lstm_cell", FAST(py_lstm_cell), METH_FASTCALL, "See kernels.h."},
     {"bend", FAST(py_bend), METH_FASTCALL, "See kernels.h."},

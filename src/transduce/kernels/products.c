@@ -11,7 +11,6 @@
 #include "simd.h"
 #include "threads.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +20,6 @@
 #define AT_HAND (1 << 16) /* bytes of rows on the stack */
 #define BLOCK 64        /* bytes of a group of inputs of 16 outputs */
 #define SPREAD (1 << 22) /* weights times rows that are worth a second thread */
-#define SMALLEST 1e-30f  /* that the largest number of a row to be rounded is taken for */
 #define LOT 8            /* pairs of blocks that stay in the second-level cache while many rows pass by */
 
 /* one output block's worth of sums -> y, with scales of the 8-bit form or without */
@@ -33,8 +31,7 @@ ALWAYS void finish(const Product *p, __m512 sums, float row_scale, ix row, ix ou
     store(p->y, p->y_kind, row * stride_of(p) + output, mask, sums);
 }
 
-/* 128 more is another sign bit */
-static __m512i middle_of(int kind) { return _mm512_set1_epi32(kind == BFLOAT16 ? 0 : (int)0x80808080u); }
+static __m512i middle_of(int kind) { return _mm512_set1_epi32(kind == BFLOAT16 ? 0 : MIDDLE); }
 
 void lay_out(const void *weights, int kind, const long long *chosen, void *blocks, ix outputs, ix inputs,
              ix threads) {
@@ -95,55 +92,6 @@ void lay_out_turned(const void *weights, int kind, void *blocks, ix outputs, ix 
     }
 }
 
-/* numbers from i on, multiplied if they are to be */
-ALWAYS __m512 load_times(const void *x, int kind, const float *times, ix i, __mmask16 mask) {
-    const __m512 v = load(x, kind, i, mask);
-    return times ? _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, times + i)) : v;
-}
-
-/* The scale by which a row's numbers are at most 127. Without their signs they are in the order of whole numbers, where
- * what is no number is largest: then the scale is none, either. */
-static float scale_of(const void *x, int kind, const float *times, ix inputs) {
-    __m512i most = _mm512_setzero_si512();
-    for (ix i = 0; i < inputs; i += LANES) {
-        const __m512 v = load_times(x, kind, times, i, lanes(inputs - i));
-        most = _mm512_max_epu32(most, _mm512_castps_si512(_mm512_abs_ps(v)));
-    }
-    const unsigned found = _mm512_reduce_max_epu32(most);
-    float largest;
-    memcpy(&largest, &found, sizeof largest);
-    return (largest < SMALLEST ? SMALLEST : largest) / 127.0f;
-}
-
-void to_fours(const void *x, int kind, const float *times, ix inputs, ix stride, int8_t *whole, float *scale,
-              int32_t *excess) {
-    *scale = scale_of(x, kind, times, inputs);
-    const __m512 inverse = _mm512_set1_ps(1.0f / *scale);
-    __m512i sum = _mm512_setzero_si512();
-    for (ix i = 0; i < stride; i += LANES) {
-        const ix left = inputs - i;
-        const __m512 v = load_times(x, kind, times, i, left > 0 ? lanes(left) : 0);
-        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse));
-        sum = _mm512_add_epi32(sum, q);
-        _mm_storeu_si128((__m128i *)(whole + i), _mm512_cvtsepi32_epi8(q));
-    }
-    *excess = 128 * _mm512_reduce_add_epi32(sum);
-}
-
-void round_rows(const float *weights, int8_t *whole, float *scales, ix outputs, ix inputs, ix threads) {
-    SHARED(outputs, threads, {
-        for (ix r = from; r < to; r++) {
-            scales[r] = scale_of(weights + r * inputs, FLOAT32, NULL, inputs);
-            const __m512 inverse = _mm512_set1_ps(1.0f / scales[r]);
-            for (ix i = 0; i < inputs; i += LANES) {
-                const __mmask16 mask = lanes(inputs - i);
-                const __m512 v = _mm512_mul_ps(load(weights, FLOAT32, r * inputs + i, mask), inverse);
-                _mm_mask_storeu_epi8(whole + r * inputs + i, mask, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));
-            }
-        }
-    })
-}
-
 /* ------------------------------------------------------------------------------------ sums */
 
 /* Rows of x as they are multiplied: in bf16, or in 8 bits with a scale and an excess (to_fours) each; `stride`
@@ -154,6 +102,11 @@ typedef struct {
     float *scale;
     int32_t *excess;
 } Rows;
+
+/* As rounded before: nothing is left to prepare. */
+static Rows as_they_are(const Product *p) {
+    return (Rows){(char *)p->x, p->x_stride, (p->inputs + 3) / 4, (float *)p->x_scales, (int32_t *)p->x_excess};
+}
 
 /* `high` rows from r on by two blocks of outputs from n on; `ahead`: the next two are asked for */
 ALWAYS void sum_some(const Product *p, const Rows *x, ix r, ix n, const ix high, const int ahead,
@@ -235,6 +188,7 @@ static void some_in_bf16(const Product *p, const Rows *x, ix first, ix last) {
 }
 
 static void prepare(const Product *p, const Rows *x, ix from, ix to) {
+    if (p->x_scales) return;
     if (in_8_bits(p)) {
         for (ix r = from; r < to; r++)
             to_fours(row_of(p, r), p->x_kind, p->times, p->inputs, x->stride, (int8_t *)x->numbers + r * x->stride,
@@ -253,7 +207,7 @@ void by_vectors(const Product *p, ix threads) {
     _Alignas(64) char here[AT_HAND];
     const ix bytes = p->inputs * (in_8_bits(p) ? 1 : 2);
     /* an odd number of lines of the cache, so that rows are in different sets of it */
-    const ix stride = ((bytes + 63) / 64 | 1) * 64, whole = p->rows * (stride + 8);
+    const ix stride = ((bytes + 63) / 64 | 1) * 64, whole = p->x_scales ? 0 : p->rows * (stride + 8);
     char *room = whole <= AT_HAND ? here : aligned_alloc(64, (size_t)((whole + 63) / 64 * 64));
     if (!room && p->rows > 1) { /* some after the others need less */
         const ix some = p->rows / 2;
@@ -270,6 +224,7 @@ void by_vectors(const Product *p, ix threads) {
     }
     Rows x = {room, stride, (bytes + 3) / 4, (float *)(room + p->rows * stride), NULL};
     x.excess = (int32_t *)(x.scale + p->rows);
+    if (p->x_scales) x = as_they_are(p);
     const ix blocks = (p->outputs + 2 * LANES - 1) / (2 * LANES);
     if (p->rows * p->inputs * p->outputs < SPREAD) threads = 1;
     void (*some)(const Product *, const Rows *, ix, ix) = in_8_bits(p) ? some_in_8_bits : some_in_bf16;

@@ -15,6 +15,8 @@
 
 #define LANES 16
 
+#define MIDDLE ((int)0x80808080u) /* of fours without a sign: 128 more is another sign bit */
+
 #define ALWAYS static inline __attribute__((always_inline))
 
 static inline __mmask16 lanes(ptrdiff_t count) {

@@ -151,8 +151,11 @@ static void prepare(const Product *p, const Rows *x, ix whole, ix height) {
     for (ix r = 0; r < (height < ROWS ? height : whole); r++) { /* a low tile's other rows are not read */
         char *to = x->tiles + r / ROWS * x->across + r % ROWS * LINE;
         const int there = r < p->rows;
-        const void *row = there ? row_of(p, r) : p->x;
-        if (there && fours)
+        const void *row = there && !p->x_scales ? row_of(p, r) : p->x;
+        if (there && p->x_scales) {
+            fours = (int8_t *)p->x + r * p->x_stride;
+            x->scale[r] = p->x_scales[r], x->excess[r] = p->x_excess[r];
+        } else if (there && fours)
             to_fours(row, p->x_kind, p->times, p->inputs, stride, fours, x->scale + r, x->excess + r);
         for (ix i = 0; i < stride; i += LINE) {
             char *line = to + i * ROWS;

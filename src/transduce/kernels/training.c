@@ -6,6 +6,7 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,fma")
 #include "kernels.h"
+#include "random.h"
 #include "simd.h"
 #include "threads.h"
 
@@ -166,27 +167,13 @@ void squares(const float *x, double *sums, ix count, ix threads) {
     })
 }
 
-/* SplitMix64 (Steele, Lea and Flood 2014): eight numbers of a sequence that goes on by the golden ratio */
-static __m512i mixed(__m512i x) {
-    x = _mm512_xor_si512(x, _mm512_srli_epi64(x, 30));
-    x = _mm512_mullo_epi64(x, _mm512_set1_epi64((long long)0xBF58476D1CE4E5B9));
-    x = _mm512_xor_si512(x, _mm512_srli_epi64(x, 27));
-    x = _mm512_mullo_epi64(x, _mm512_set1_epi64((long long)0x94D049BB133111EB));
-    return _mm512_xor_si512(x, _mm512_srli_epi64(x, 31));
-}
-
 void draw(void *bytes, ix seed, ix count, ix threads) {
-    const unsigned long long step = 0x9E3779B97F4A7C15;
     const ix blocks = (count + 63) / 64;
-    const __m512i places = _mm512_mullo_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0),
-                                              _mm512_set1_epi64((long long)step));
     SHARED(blocks, threads, {
         for (ix block = from; block < to; block++) {
-            const unsigned long long first = (unsigned long long)seed + 8 * (unsigned long long)block * step;
             const ix left = count - block * 64;
             const __mmask64 mask = left >= 64 ? ~0ull : (1ull << left) - 1;
-            const __m512i drawn = mixed(_mm512_add_epi64(places, _mm512_set1_epi64((long long)first)));
-            _mm512_mask_storeu_epi8((char *)bytes + block * 64, mask, drawn);
+            _mm512_mask_storeu_epi8((char *)bytes + block * 64, mask, block_of(seed, block));
         }
     })
 }

@@ -14,9 +14,10 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-from transduce.kernels import WIDEST, Blocked, compiled
-from transduce.kernels.training import product
+from transduce.kernels import BEHIND, BLOCK, WIDEST, Blocked, compiled
+from transduce.kernels.training import product, weight_gradient
 
+LINE = 64  # bytes of a line of the cache
 _in_eight_bits: ContextVar[bool] = ContextVar("in_eight_bits", default=False)
 
 
@@ -61,6 +62,14 @@ class Weight:
             return product(grads, self.numbers, y)
         return self.turned().fill(grads, y)
 
+    def gradients(self, grads: Tensor, *inputs: Tensor) -> list[Tensor]:
+        """The gradient by a weight (O, I) float32 from that by y, grads (N, O), and x, for each of
+        some weights' inputs (N, I) whose products are added up in y; all bfloat16."""
+        if self.scales is None or not 0 < len(grads) <= WIDEST:
+            return [weight_gradient(grads, x) for x in inputs]
+        turned = Columns(grads)
+        return [turned.product(Columns(x, blocks=True)) for x in inputs]
+
     def blocked(self, bias: Tensor | None = None) -> Blocked:
         """The weight of `forward`, laid out."""
         return Blocked(self.numbers, bias, self.scales)
@@ -68,6 +77,38 @@ class Weight:
     def turned(self) -> Blocked:
         """The weight of `backward`, laid out. The scales are of its inputs."""
         return Blocked(self.numbers.t(), None, times=self.scales)
+
+
+class Columns:
+    """x (N, D) bfloat16 with each column in 8 bits by a scale of its own, up or down by chance, so
+    that on average it is what it was (Chen et al. 2020, 2010.14298, section 3); the seed is from
+    torch's generator. N is at most WIDEST."""
+
+    def __init__(self, x: Tensor, blocks: bool = False) -> None:
+        """`blocks`: laid out as the second factor of a product, not the first."""
+        x = x.contiguous()
+        self.count, self.width = x.shape
+        self.stride = (-(-self.count // LINE) | 1) * LINE  # an odd number of lines of the cache
+        size = -(-self.width // BLOCK) * BLOCK * 4 * -(-self.count // 4) + BEHIND
+        self.whole = torch.empty(size if blocks else self.width * self.stride, dtype=torch.int8)
+        self.scales = torch.empty(self.width)
+        self.excess = None if blocks else torch.empty(self.width, dtype=torch.int32)
+        compiled.round_columns(
+            x.data_ptr(), self.whole.data_ptr(), self.scales.data_ptr(),
+            0 if self.excess is None else self.excess.data_ptr(), *x.shape, self.stride, blocks,
+            int(torch.empty((), dtype=torch.int64).random_()), torch.get_num_threads(),
+        )  # fmt: skip
+
+    def product(self, other: Columns) -> Tensor:
+        """x^T y (D, E) float32, y (N, E) being what `other`, in blocks, is of."""
+        found = torch.empty(self.width, other.width)
+        assert self.excess is not None
+        compiled.product_of_columns(
+            other.whole.data_ptr(), other.scales.data_ptr(), self.whole.data_ptr(),
+            self.scales.data_ptr(), self.excess.data_ptr(), self.stride, found.data_ptr(),
+            self.width, self.count, other.width, torch.get_num_threads(),
+        )  # fmt: skip
+        return found
 
 
 def round_rows(weight: Tensor) -> tuple[Tensor, Tensor]:

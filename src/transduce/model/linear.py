@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from transduce.kernels.training import products, trains, weight_gradient
+from transduce.kernels.training import products, trains
 from transduce.kernels.weights import Weight
 
 BF16 = torch.bfloat16
@@ -54,7 +54,7 @@ class LinearByKernels(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = ctx.weight.backward(grads).view(ctx.shape).to(ctx.dtype)
         if ctx.needs_input_grad[1]:
-            of_weight = weight_gradient(grads, rows)
+            (of_weight,) = ctx.weight.gradients(grads, rows)
         if ctx.needs_input_grad[2]:
             of_bias = grads.sum(dim=0, dtype=torch.float32)
         return of_x, of_weight, of_bias

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from transduce.kernels.training import lstm_layer, lstm_layer_backward, weight_gradient
+from transduce.kernels.training import lstm_layer, lstm_layer_backward
 from transduce.kernels.weights import Weight
 
 BF16 = torch.bfloat16
@@ -77,8 +77,7 @@ class WholeLSTM(torch.autograd.Function):
         grad_bias = sums.sum(dim=0)
         return (
             grad_inputs.view(batch, positions, -1).to(ctx.dtype),
-            weight_gradient(grads, inputs),
-            weight_gradient(grads, before.view(len(inputs), size)),
+            *by_inputs.gradients(grads, inputs, before.view(len(inputs), size)),
             grad_bias,
             grad_bias,
             recurrent if ctx.needs_input_grad[5] else None,
