@@ -1,12 +1,13 @@
-"""How far a sampled gradient is from the exact one, beside what is random in any case.
+"""How far gradients are from those in fp32, by precision, beside what is random in any case.
 
     python bench/gradient_noise.py runs/multi30k-en-de
 
 The model of a folder, with the weights that training would begin with and with its own, goes over
-some batches of its training data, without dropout, so that all that differs is what is drawn.
-`off` is the length of the error of a batch's gradient, of all weights, in lengths of the exact one;
-`batches` how far gradients of batches are from their mean, in lengths of that (their standard
-deviation), which training has to live with in any case.
+some batches of its training data, without dropout, so that all that differs is how numbers are
+rounded and what is drawn: in bf16+exact and int8+exact the output layer's gradient is exact, in
+bf16 and int8 it is sampled. `off` is the length of the error of a batch's gradient, of all weights,
+in lengths of that in fp32; `batches` how far gradients of batches are from their mean, in lengths
+of that (their standard deviation), which training has to live with in any case.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from transduce.data.corpus import Corpus, open_corpora
 from transduce.data.prepare import prepare
 from transduce.data.sides import SourceSide, learn_sides
 from transduce.data.text import TextSide
+from transduce.errors import TransduceError
 from transduce.folder import open_folder
 from transduce.kernels import available
 from transduce.model import Seq2Seq, build_model, sampled
@@ -32,6 +34,9 @@ from transduce.model.rnn import Dropout
 from transduce.model.weights import load_weights
 from transduce.recipe import Recipe
 from transduce.training.losses import real_positions, sequence_loss
+from transduce.training.precision import products_in
+
+WAYS = ("bf16+exact", "bf16", "int8+exact", "int8")  # of gradients, beside fp32+exact
 
 
 def main() -> None:
@@ -39,7 +44,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a trained model")
     parser.add_argument("--batches", type=int, default=8)
     options = parser.parse_args()
-    folder = open_folder(options.folder)
+    try:
+        print(report(options.folder, options.batches))
+    except TransduceError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def report(path: Path, count: int) -> str:
+    """The table, and what it is of."""
+    folder = open_folder(path)
     recipe, corpora = folder.recipe, open_corpora(folder.recipe.data.train)
     source, target = learn_sides(recipe, corpora)
     if not available() or target.size < sampled.LEAST:
@@ -47,19 +60,18 @@ def main() -> None:
             f"the gradient is exact here: kernels {'there' if available() else 'not there'}, "
             f"{target.size:,} words of at least {sampled.LEAST:,}"
         )
-    batches = some_batches(recipe, corpora, (source, target), options.batches)
+    batches = some_batches(recipe, corpora, (source, target), count)
     torch.manual_seed(recipe.training.seed)
     model = build_model(recipe.model, source.size, target.size)
-    rows = [["weights", "tokens of a batch", "entries of a token", "off", "batches"]]
+    rows = [["weights", "entries of a token", *(f"{way} off" for way in WAYS), "batches"]]
     for name in ("begun with", "trained"):
         if name == "trained":
             load_weights(model, folder.weights)
         entries, off, apart = noise(model, batches, recipe.training.label_smoothing)
-        tokens = statistics.mean(batch.tokens for batch in batches)
-        rows.append([name, f"{tokens:.0f}", f"{entries:.0f}", f"{off:.1%}", f"{apart:.0%}"])
-    print(common.heading(common.machine()))
-    print(f"{len(batches)} batches, {target.size:,} words\n")
-    print(common.table(rows, left=1))
+        rows.append([name, f"{entries:.0f}", *(f"{one:.1%}" for one in off), f"{apart:.0%}"])
+    tokens = statistics.mean(batch.tokens for batch in batches)
+    about = f"{len(batches)} batches of {tokens:.0f} tokens in the mean, {target.size:,} words"
+    return f"{common.heading(common.machine())}\n{about}\n\n{common.table(rows, left=1)}"
 
 
 def some_batches(
@@ -74,28 +86,34 @@ def some_batches(
         stream.close()
 
 
-def noise(model: Seq2Seq, batches: list[Batch], smoothing: float) -> tuple[float, float, float]:
-    """Entries of a token, and the means of what `off` and `batches` are."""
+def noise(
+    model: Seq2Seq, batches: list[Batch], smoothing: float
+) -> tuple[float, list[float], float]:
+    """Entries of a token, the mean of what is `off` in each of WAYS, and of what `batches` are."""
     model.word_dropout = 0.0
     for module in model.modules():
         if isinstance(module, Dropout):
             module.probability = 0.0
         elif isinstance(module, nn.Dropout):
             module.p = 0.0
-    exact = [gradient(model, batch, smoothing, False) for batch in batches]
-    chance = [gradient(model, batch, smoothing, True) for batch in batches]
+    exact = [gradient(model, batch, smoothing, "fp32+exact") for batch in batches]
     mean = torch.stack(exact).mean(dim=0)
-    off = [float((a - b).norm() / b.norm()) for a, b in zip(chance, exact, strict=True)]
+    off = []
+    for way in WAYS:
+        found = (gradient(model, batch, smoothing, way) for batch in batches)
+        pairs = zip(found, exact, strict=True)
+        off.append(statistics.mean(float((a - b).norm() / b.norm()) for a, b in pairs))
     squares = sum(float((one - mean).norm()) ** 2 for one in exact) / (len(exact) - 1)
-    return drawn(model, batches), statistics.mean(off), squares**0.5 / float(mean.norm())
+    return drawn(model, batches), off, squares**0.5 / float(mean.norm())
 
 
-def gradient(model: Seq2Seq, batch: Batch, smoothing: float, by_chance: bool) -> Tensor:
+def gradient(model: Seq2Seq, batch: Batch, smoothing: float, way: str) -> Tensor:
     """The mean gradient of a batch by all weights, as one vector."""
     model.train().zero_grad(set_to_none=True)
-    with torch.autocast("cpu", torch.bfloat16):
+    precision, _, exact = way.partition("+")
+    with products_in(precision, torch.device("cpu")):
         positions = real_positions(batch.target_output)
-        sums = sequence_loss(model, batch, smoothing, positions, sampled=by_chance)
+        sums = sequence_loss(model, batch, smoothing, positions, sampled=not exact)
     (sums.loss / sums.tokens).backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 

@@ -61,8 +61,8 @@ class TrainingOptions(Options):
     # none
     coverage: Annotated[float, Field(ge=0.0)] = 0.0
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0  # 0: no clipping
-    # auto: the fastest here, measured once. int8: as bf16, but what weights are multiplied with is
-    # rounded to 8 bits, on a CPU with kernels
+    # auto: the fastest here, measured once. int8: as bf16, but what linear, LSTM and output layers
+    # multiply is rounded to 8 bits; on a CPU with kernels
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     # sampled: on average the exact one, in a quarter less time, where training is in bf16 on a CPU
     # with kernels and there are at least 2048 words; exact elsewhere

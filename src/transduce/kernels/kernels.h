@@ -64,8 +64,7 @@ void round_rows(const float *weights, signed char *whole, float *scales, ix outp
 
 /* Columns of x (rows, columns) in bf16 in 8 bits, each by a scale of its own, up or down by chance, so that on average
  * they are what they were: as rows that are `stride` bytes apart, a multiple of 64, filled up with zeros, and 128 x the
- * sum of each; or in blocks as those of lay_out, with as much room as there, of what has so many inputs as x has rows.
- * The excess may be NULL. */
+ * sum of each; or in blocks as those of lay_out, with as much room as there, of what has so many inputs as x has rows. */
 typedef struct {
     const void *x;
     signed char *whole;

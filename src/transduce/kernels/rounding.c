@@ -127,7 +127,7 @@ static void round_some(const Columns *c, ix from, ix to) {
         for (ix row = 0; row < c->rows; row += TALL)
             for (int half = 0; half < 2 && column + half * LANES < to; half++)
                 round_tile(c, row, column + half * LANES, sums + half);
-        for (int half = 0; half < 2 && column + half * LANES < to && c->excess; half++) {
+        for (int half = 0; half < 2 && column + half * LANES < to; half++) {
             const ix at = column + half * LANES;
             _mm512_mask_storeu_epi32(c->excess + at, lanes(to - at), _mm512_slli_epi32(sums[half], 7));
         }

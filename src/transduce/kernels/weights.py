@@ -1,8 +1,10 @@
 """Weights as the products of training multiply with them: in bf16, or rounded to 8 bits.
 
-With 8 bits, y = x W^T and the gradient by x, g W, are products of whole numbers, in half the time;
-the gradient by W stays in bf16, since its sums are over rows of many scales (SwitchBack: Wortsman
-et al. 2023, 2304.13013, section 2.2). Weights are rounded once for both directions.
+With 8 bits, the three products of a layer are of whole numbers, which takes half the time. In
+y = x W^T and the gradient by x, g W, what is summed lies in one row, which has a scale of its own;
+weights are rounded once for both (as in SwitchBack: Wortsman et al. 2023, 2304.13013, section 2.2).
+In the gradient by W, g^T x, sums are over rows of many sizes, where rounding to the nearest would
+lose the small ones: here columns are rounded by chance, which is right on average.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _in_eight_bits: ContextVar[bool] = ContextVar("in_eight_bits", default=False)
 @contextmanager
 def eight_bits(wanted: bool = True) -> Iterator[None]:
     """Inside the block, forward passes by the kernels of training, and the backward passes that
-    belong to them, round to 8 bits."""
+    belong to them, round what weights are multiplied with to 8 bits."""
     before = _in_eight_bits.set(wanted)
     try:
         yield
@@ -92,17 +94,16 @@ class Columns:
         size = -(-self.width // BLOCK) * BLOCK * 4 * -(-self.count // 4) + BEHIND
         self.whole = torch.empty(size if blocks else self.width * self.stride, dtype=torch.int8)
         self.scales = torch.empty(self.width)
-        self.excess = None if blocks else torch.empty(self.width, dtype=torch.int32)
+        self.excess = torch.empty(self.width, dtype=torch.int32)
         compiled.round_columns(
-            x.data_ptr(), self.whole.data_ptr(), self.scales.data_ptr(),
-            0 if self.excess is None else self.excess.data_ptr(), *x.shape, self.stride, blocks,
-            int(torch.empty((), dtype=torch.int64).random_()), torch.get_num_threads(),
+            x.data_ptr(), self.whole.data_ptr(), self.scales.data_ptr(), self.excess.data_ptr(),
+            *x.shape, self.stride, blocks, int(torch.empty((), dtype=torch.int64).random_()),
+            torch.get_num_threads(),
         )  # fmt: skip
 
     def product(self, other: Columns) -> Tensor:
         """x^T y (D, E) float32, y (N, E) being what `other`, in blocks, is of."""
         found = torch.empty(self.width, other.width)
-        assert self.excess is not None
         compiled.product_of_columns(
             other.whole.data_ptr(), other.scales.data_ptr(), self.whole.data_ptr(),
             self.scales.data_ptr(), self.excess.data_ptr(), self.stride, found.data_ptr(),

@@ -27,8 +27,8 @@ GAIN = 1.1  # by which a precision must be faster than the one before it to be c
 def products_in(precision: str, device: torch.device, cache: bool = True) -> Iterator[None]:
     """Inside the block, forward passes multiply in this precision, and so do their backward passes.
 
-    `int8` is `bf16` but for what the kernels of training multiply with weights
-    (`kernels.weights`). Without `cache`, autocast casts a weight anew for every product.
+    `int8` is `bf16` but for the products of weights that are the kernels' (`kernels.weights`).
+    Without `cache`, autocast casts a weight anew for every product.
     """
     half = precision in ("bf16", "int8")
     with (
