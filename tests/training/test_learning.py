@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from transduce.data.batches import collate
+from transduce.kernels import available
 from transduce.model import build_model
 from transduce.recipe import ModelOptions, SearchOptions, TrainingOptions
 from transduce.search.decode import decode
@@ -22,12 +23,14 @@ ATTENTION = ("dot", "scaled_dot", "general", "additive", "multi_head")
 DECODERS = [("none", "parallel"), *itertools.product(ATTENTION, ("parallel", "input", "context"))]
 
 
-def train_until_known(model: ModelOptions, reverse: bool) -> tuple[float, float]:
+def train_until_known(
+    model: ModelOptions, reverse: bool, precision: str = "fp32"
+) -> tuple[float, float]:
     """Train on all rows but the unseen; the share of all rows, and of the unseen, that is right."""
     torch.manual_seed(1)
     built = build_model(model, len(SYMBOLS) + 4, len(SYMBOLS) + 4)
     options = TrainingOptions(updates=150, learning_rate=0.02, label_smoothing=0.0)
-    updater = Updater(built, options, "fp32", lambda _: [], print)
+    updater = Updater(built, options, precision, lambda _: [], print)
     targets = [row[::-1] if reverse else row for row in ROWS]
     batch = collate(ROWS[UNSEEN:], targets[UNSEEN:], range(len(ROWS) - UNSEEN))
     for update in range(1, 151):
@@ -82,3 +85,22 @@ def test_learns(kind: str, attention: str, feeding: str, reverse: bool) -> None:
     right, right_unseen = train_until_known(model, reverse)
     assert right >= 0.9
     assert right_unseen >= 0.5  # by chance: 1 in 84
+
+
+@pytest.mark.skipif(not available(), reason="no kernels on this machine")
+@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_learns_in_few_bits(precision: str, kind: str) -> None:
+    model = ModelOptions.model_validate(
+        {
+            "embedding": 16,
+            "scale_embedding": kind == "transformer",
+            "embedding_dropout": 0.0,
+            "output_dropout": 0.0,
+            "encoder": {"kind": kind, "size": 32, "dropout": 0.0, "heads": 2},
+            "decoder": {"size": 32, "dropout": 0.0, "layers": 2, "attention": {"heads": 2}},
+        }
+    )
+    right, right_unseen = train_until_known(model, True, precision)
+    assert right >= 0.9
+    assert right_unseen >= 0.5

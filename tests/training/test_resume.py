@@ -17,6 +17,7 @@ import pytest
 
 from transduce.errors import FolderError, UsageError
 from transduce.folder import open_folder
+from transduce.kernels import available
 from transduce.recipe import Recipe
 from transduce.recipe_files import dump_recipe
 from transduce.training.checkpoint import best_checkpoints
@@ -85,10 +86,13 @@ def test_signals_save_and_the_rest_is_bit_equal(
     assert (tmp_path / "weights.safetensors").read_bytes() == weights
 
 
-def test_sampled_segmentation_goes_on_bit_equal(
-    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["fp32", *(["int8"] if available() else [])])
+def test_what_chance_decides_goes_on_bit_equal(
+    precision: str, make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = make_recipe(tokenizer={"kind": "bpe", "size": 24, "dropout": 0.3}, epochs=2)
+    """Segmentation, dropout, and, in 8 bits, rounding."""
+    tokenizer = {"kind": "bpe", "size": 24, "dropout": 0.3}
+    recipe = make_recipe(tokenizer=tokenizer, epochs=2, precision=precision)
     train(recipe, tmp_path / "whole", progress=False)
     with monkeypatch.context() as patch:
         stop_at(patch, 7, signal.SIGTERM)
