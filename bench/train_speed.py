@@ -107,7 +107,7 @@ def described(epoch: Epoch) -> str:
 def limit(contestant: Contestant, recipe: Recipe, cost: Cost, epoch: Epoch) -> float | None:
     """Real target tokens a second were every product that is made as fast as the probe and all else
     free; None for products of whole numbers, which the probe does not measure."""
-    if not contestant.probes or contestant.label[0] == "int8":
+    if not contestant.probes or contestant.label[0].startswith("int8"):
         return None
     mean = epoch.source / epoch.sentences, epoch.target / epoch.sentences
     return (
