@@ -42,11 +42,16 @@ class Weight:
     """
 
     def __init__(self, weight: Tensor) -> None:
+        self.given = weight.detach()
         self.scales: Tensor | None = None
         if _in_eight_bits.get() and max(weight.shape) <= WIDEST:
-            self.numbers, self.scales = round_rows(weight.detach())
+            self.numbers, self.scales = round_rows(self.given)
         else:
-            self.numbers = weight.detach().to(torch.bfloat16)
+            self.numbers = self.given.to(torch.bfloat16)
+
+    def half(self) -> Tensor:
+        """The weight in bfloat16, for what is not a product with all of it."""
+        return self.numbers if self.scales is None else self.given.to(torch.bfloat16)
 
     def forward(self, x: Tensor, y: Tensor, bias: Tensor | None = None) -> Tensor:
         """Fills y (N, O), bfloat16 or float32, with x W^T + bias, for x (N, I) bfloat16.

@@ -91,9 +91,9 @@ class LinearCrossEntropy(torch.autograd.Function):
 def _one_pass(given: Rows, room: Room) -> Found:
     """With the kernel, where the gradient takes the place of the logits: twice as many rows."""
     values, weight, bias, targets, smoothing, _ = given
-    rows, words = values.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16)
+    rows, project = values.to(torch.bfloat16).contiguous(), Weight(weight)
+    words = project.half()
     grad_values, grad_weight = torch.empty_like(rows), torch.empty(weight.shape)
-    project = Weight(weight)
     loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
     for start in range(0, len(rows), 2 * CHUNK):
         part = slice(start, start + 2 * CHUNK)

@@ -49,19 +49,18 @@ class SampledCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """As of `OutputLayer.loss`, and room for logits."""
         with torch.autocast("cpu", enabled=False):
-            rows, words = values.to(torch.bfloat16).contiguous(), weight.to(torch.bfloat16)
-            project = Weight(weight)
-            entries = Entries.room(len(rows), len(words), THRESHOLD)
+            rows, project = values.to(torch.bfloat16).contiguous(), Weight(weight)
+            entries = Entries.room(len(rows), len(weight), THRESHOLD)
             loss, nll = torch.zeros(()), torch.zeros(())
             for start in range(0, len(rows), CHUNK):
                 part = slice(start, start + CHUNK)
-                logits = room.take(len(rows[part]), len(words))
+                logits = room.take(len(rows[part]), len(weight))
                 project.forward(rows[part], logits, bias)
                 given = logits, targets[part], smoothing, THRESHOLD
                 losses, nlls = sampled_entropy(*given, entries.part(part))
                 loss, nll = loss + losses.sum(), nll + nlls.sum()
-        ctx.save_for_backward(rows, words)
-        ctx.entries, ctx.uniform, ctx.dtype = entries, smoothing / len(words), values.dtype
+        ctx.save_for_backward(rows, project.half())
+        ctx.entries, ctx.uniform, ctx.dtype = entries, smoothing / len(weight), values.dtype
         ctx.mark_non_differentiable(nll)
         return loss, nll
 
