@@ -169,12 +169,8 @@ def _place(name: str) -> str:
 
 # -------------------------------------------------------------------------------------- workers
 
-WAYS = (
-    "fp32",
-    "bf16+exact",
-    "bf16",
-    "int8",
-)  # to train: a precision, and the gradient of the output layer
+# to train: a precision, and the gradient of the output layer
+WAYS = ("fp32", "bf16+exact", "bf16", "int8+exact", "int8")
 
 
 def options_of(way: str) -> list[str]:

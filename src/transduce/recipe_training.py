@@ -61,11 +61,11 @@ class TrainingOptions(Options):
     # none
     coverage: Annotated[float, Field(ge=0.0)] = 0.0
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0  # 0: no clipping
-    # auto: the fastest here, measured once. int8: as bf16, but what linear, LSTM and output layers
-    # multiply is rounded to 8 bits; on a CPU with kernels
+    # auto: the fastest here, measured once. int8: as bf16, but what the kernels of linear, LSTM and
+    # output layers multiply is rounded to 8 bits; on a CPU that has them
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    # sampled: on average the exact one, in a quarter less time, where training is in bf16 on a CPU
-    # with kernels and there are at least 2048 words; exact elsewhere
+    # sampled: on average the exact one, in a quarter less time, where training is in bf16 or int8
+    # on a CPU with kernels and there are at least 2048 words; exact elsewhere
     output_gradient: Literal["sampled", "exact"] = "sampled"
     ema: Probability = 0.0  # decay of the exponential moving average of the weights; 0: none
     average: Annotated[int, Field(ge=0)] = 0  # checkpoints (the best) averaged at the end

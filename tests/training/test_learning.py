@@ -10,7 +10,7 @@ import torch
 
 from transduce.data.batches import collate
 from transduce.kernels import available
-from transduce.model import build_model
+from transduce.model import build_model, linear
 from transduce.recipe import ModelOptions, SearchOptions, TrainingOptions
 from transduce.search.decode import decode
 from transduce.training.update import Updater
@@ -90,7 +90,8 @@ def test_learns(kind: str, attention: str, feeding: str, reverse: bool) -> None:
 @pytest.mark.skipif(not available(), reason="no kernels on this machine")
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_learns_in_few_bits(precision: str, kind: str) -> None:
+def test_learns_in_few_bits(precision: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "MANY", 1)
     model = ModelOptions.model_validate(
         {
             "embedding": 16,

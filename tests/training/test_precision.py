@@ -15,7 +15,7 @@ from transduce.kernels.weights import Weight
 from transduce.model import Seq2Seq, build_model
 from transduce.recipe import ModelOptions, TrainingOptions
 from transduce.training import precision as module
-from transduce.training.precision import choose_precision, products_in
+from transduce.training.precision import choose_precision, products_in, settle_precision
 
 CPU = torch.device("cpu")
 with_kernels = pytest.mark.skipif(not available(), reason="no kernels on this machine")
@@ -67,6 +67,7 @@ def test_auto_takes_the_fastest(
 
 
 def test_auto_measures_what_the_recipe_trains_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "has_bf16", lambda device: True)
     asked: list[tuple[bool, bool]] = []
     plain = module.sequence_loss
 
@@ -95,6 +96,12 @@ def test_without_kernels_there_is_no_int8(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "available", lambda: False)
     with pytest.raises(UsageError, match=r"training\.precision int8 is for CPUs with AVX-512"):
         choose_precision(options_of(precision="int8"), small_model(), [])
+    options, model = options_of(precision="int8"), small_model()
+    for before, expected in (("int8", "bf16"), ("bf16", "bf16"), ("fp32", "fp32")):
+        # the stream is for measuring, which is not done again
+        found, why = settle_precision(options, model, None, before)  # type: ignore[arg-type]
+        assert found == expected
+        assert why.startswith("int8, in which this training began") == (before == "int8")
     found, why = choose_precision(options_of(), small_model(), batches(), rounds=1)
     assert found in ("fp32", "bf16") and "int8" not in why
 

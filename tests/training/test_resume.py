@@ -253,14 +253,27 @@ def test_a_vocabulary_that_no_longer_fits_is_named(make_recipe: MakeRecipe, tmp_
 def test_the_measured_precision_is_kept(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import transduce.training.loop as module
+    import transduce.training.precision as module
 
     chosen = iter([("bf16", "measured"), ("fp32", "must not be asked again")])
-    monkeypatch.setattr(module, "settle_precision", lambda *_: next(chosen))
+    monkeypatch.setattr(module, "choose_precision", lambda *_: next(chosen))
     train(make_recipe(updates=2, precision="auto"), tmp_path, progress=False)
     train(make_recipe(updates=3, precision="auto"), tmp_path, progress=False)
     state = json.loads((tmp_path / "last" / "state.json").read_text())
     assert state["precision"] == "bf16"
+
+
+@pytest.mark.skipif(not available(), reason="no kernels on this machine")
+def test_a_training_in_int8_goes_on_without_it(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transduce.training.precision as module
+
+    train(make_recipe(updates=2, precision="int8"), tmp_path, progress=False)
+    monkeypatch.setattr(module, "available", lambda: False)
+    train(make_recipe(updates=3, precision="int8"), tmp_path, progress=False)
+    state = json.loads((tmp_path / "last" / "state.json").read_text())
+    assert state["precision"] == "bf16" and state["loop"]["update"] == 3
 
 
 def test_measuring_the_precision_changes_nothing(make_recipe: MakeRecipe, tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ void to_fours(const void *x, int kind, const float *times, ix inputs, ix stride,
 void round_rows(const float *weights, signed char *whole, float *scales, ix outputs, ix inputs, ix threads);
 
 /* Columns of x (rows, columns) in bf16 in 8 bits, each by a scale of its own, up or down by chance, so that on average
- * they are what they were: as rows that are `stride` bytes apart, a multiple of 64, filled up with zeros, and 128 x the
- * sum of each; or in blocks as those of lay_out, with as much room as there, of what has so many inputs as x has rows. */
+ * they are what they were, to 2^-17 of a step: as rows that are `stride` bytes apart, a multiple of 64, filled up with
+ * zeros to a multiple of 64, and 128 x the sum of each; or in blocks as those of lay_out, with as much room as there, of what has so many inputs as x has rows. */
 typedef struct {
     const void *x;
     signed char *whole;

@@ -44,7 +44,7 @@ class Weight:
     def __init__(self, weight: Tensor) -> None:
         self.given = weight.detach()
         self.scales: Tensor | None = None
-        if _in_eight_bits.get() and max(weight.shape) <= WIDEST:
+        if _in_eight_bits.get() and weight.shape[1] <= WIDEST:
             self.numbers, self.scales = round_rows(self.given)
         else:
             self.numbers = self.given.to(torch.bfloat16)
@@ -65,8 +65,8 @@ class Weight:
     def backward(self, grads: Tensor) -> Tensor:
         """The gradient by x (N, I) bfloat16 from that by y, grads (N, O) bfloat16."""
         y = grads.new_empty(len(grads), self.numbers.shape[1])
-        if self.scales is None:
-            return product(grads, self.numbers, y)
+        if self.scales is None or len(self.numbers) > WIDEST:
+            return product(grads, self.half(), y)
         return self.turned().fill(grads, y)
 
     def gradients(self, grads: Tensor, *inputs: Tensor) -> list[Tensor]:

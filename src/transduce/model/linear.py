@@ -1,4 +1,4 @@
-"""Linear layers and attention, whose products in training on a CPU in bf16 are the kernels'."""
+"""Linear layers and attention, whose products in training on a CPU are the kernels'."""
 
 from __future__ import annotations
 

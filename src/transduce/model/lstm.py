@@ -1,8 +1,8 @@
-"""An LSTM layer over whole sequences, as training on a CPU in bf16 does it.
+"""An LSTM layer over whole sequences, as training on a CPU in bf16 or int8 does it.
 
-Four products over all positions and two a position, in bf16, and one pass between them, all by the
-kernels. oneDNN's fused layer takes twice as long there, most of it in the backward pass, where its
-products of weight gradients are over one position each.
+Four products over all positions and two a position, and one pass between them, all by the kernels.
+oneDNN's fused layer takes twice as long there, most of it in the backward pass, where its products
+of weight gradients are over one position each.
 """
 
 from __future__ import annotations

@@ -338,12 +338,12 @@ def _train(
         noise=recipe.data.noise,
     )
     try:
-        if state is None:
+        before = None if state is None else state["precision"]
+        if before is None:
             reporter.status("measuring precisions")
-            precision, why = processes.tell(settle_precision(options, model, stream))
+        precision, why = processes.tell(settle_precision(options, model, stream, before))
+        if why:
             reporter.say(f"precision {precision}: {why}")
-        else:
-            precision = state["precision"]
         processes.seed(options.seed + (0 if state is None else state["loop"]["update"]))
         names, warn = material.name_examples, reporter.warn
         updater = Updater(model, options, precision, names, warn, processes)

@@ -20,7 +20,7 @@ from transduce.search.batching import out_of_memory
 from transduce.training.losses import real_positions, sequence_loss
 
 MEASURED = 3  # batches that `auto` is measured on
-GAIN = 1.1  # by which a precision must be faster than the one before it to be chosen
+GAIN = 1.1  # a precision must be so much faster than the one it would be instead of
 
 
 @contextmanager
@@ -39,9 +39,14 @@ def products_in(precision: str, device: torch.device, cache: bool = True) -> Ite
 
 
 def settle_precision(
-    options: TrainingOptions, model: Seq2Seq, stream: BatchStream
+    options: TrainingOptions, model: Seq2Seq, stream: BatchStream, before: str | None
 ) -> tuple[str, str]:
-    """`choose_precision` on the stream's next batches, which will then come again."""
+    """`choose_precision` on the stream's next batches, which will then come again; for a training
+    that goes on, the precision that it had `before`, and nothing to say if that is to be had."""
+    if before is not None:
+        if before == "int8" and "int8" not in _candidates(model.device):
+            return "bf16", "int8, in which this training began, is not to be had here"
+        return before, ""
     if options.precision != "auto":
         return choose_precision(options, model, [])
     begin = stream.position()
@@ -96,7 +101,8 @@ def _check(precision: str, device: torch.device) -> None:
     if precision == "int8" and "int8" not in _candidates(device):
         raise UsageError(
             "training.precision int8 is for CPUs with AVX-512, VNNI and bf16, where transduce's "
-            "kernels were compiled at installation; bf16 or auto are for others"
+            "kernels were compiled at installation and TRANSDUCE_KERNELS is not 0; bf16 or auto "
+            "are for others"
         )
 
 
