@@ -188,6 +188,15 @@ def test_rounding_by_chance_is_right_on_average() -> None:
         assert Columns(whole).whole[:255].float().equal(whole.float().squeeze(1))
 
 
+def test_the_largest_number_of_a_column_keeps_its_sign() -> None:
+    """Half a step more would be 128, which in 8 bits is less than nothing."""
+    torch.manual_seed(1)
+    for _ in range(20):
+        x = torch.randn(1, 1 << 16).to(BF16)
+        whole = Columns(x).whole.view(1 << 16, -1)[:, 0]
+        assert int((whole.int() * x[0].sign().int()).min()) >= 126
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 700), st.integers(1, 70), st.integers(1, 70))
 def test_gradients_by_weights_are_right_on_average(count: int, outputs: int, inputs: int) -> None:

@@ -82,9 +82,9 @@ void lay_out(const void *weights, int kind, const long long *chosen, void *block
 void lay_out_turned(const void *weights, int kind, void *blocks, ix outputs, ix inputs, ix threads);
 
 /* An LSTM's cell from its gates (rows, 4 x size): input, forget, twice the cell's, output. `given`
- * is added to them, if not NULL. */
-void lstm_cell(const void *gates, const void *given, int kind, const float *before, float *cell,
-               void *hidden, int hidden_kind, ix rows, ix size);
+ * is added to them, if not NULL; with `tokens`, of it the row of each token. */
+void lstm_cell(const void *gates, const void *given, const long long *tokens, int kind, const float *before,
+               float *cell, void *hidden, int hidden_kind, ix rows, ix size);
 
 /* x (count,), replaced by its hyperbolic tangents */
 void bend(void *x, int kind, ix count);
@@ -246,7 +246,7 @@ enum {
     EMBED,   /* x, table: its row of each hypothesis' last token, or of each position's */
     PUT,     /* x, y, column: x into the columns of y from there on, both of one kind */
     PRODUCT, /* x, y, weights, scales, bias: y of x, as product */
-    CELL,    /* gates, given or -1, hidden, cell: the last two are replaced */
+    CELL,    /* gates, given or -1, hidden, cell: the last two are replaced; only here are rows of tokens given */
     ADD,     /* x, y: the first columns of y to x */
     TANH,    /* x */
     SCALE,   /* x, y, n: x / sqrt(n) into y */
@@ -258,8 +258,8 @@ enum {
 #define OP_SIZE 10
 
 /* What a buffer has rows of: hypotheses, also what they take on from those they continue; positions of the
- * source; the sentence. */
-enum { HYPOTHESES, STATES, POSITIONS, SENTENCE };
+ * source; the sentence; tokens, of which hypotheses have their last one's. */
+enum { HYPOTHESES, STATES, POSITIONS, SENTENCE, TOKENS };
 #define BUFFER_SIZE 6
 
 /* A sentence of a search. Numbers are sizes, or addresses of what is named in brackets. */

@@ -94,7 +94,7 @@ KERNEL(round_rows, 6, NULL, round_rows(P(0), P(1), P(2), a[3], a[4], a[5]))
 KERNEL(lay_out, 7, NULL, lay_out(P(0), (int)a[1], P(2), P(3), a[4], a[5], a[6]))
 KERNEL(lay_out_turned, 6, NULL, lay_out_turned(P(0), (int)a[1], P(2), a[3], a[4], a[5]))
 KERNEL(lstm_cell, 9, NULL,
-       lstm_cell(P(0), P(1), (int)a[2], P(3), P(4), P(5), (int)a[6], a[7], a[8]))
+       lstm_cell(P(0), P(1), NULL, (int)a[2], P(3), P(4), P(5), (int)a[6], a[7], a[8]))
 KERNEL(lstm_sequence, 11, NULL,
        lstm_sequence(P(0), P(1), P(2), (int)a[3], P(4), P(5), P(6), a[7], a[8], a[9], a[10]))
 KERNEL(bend, 3, NULL, bend(P(0), (int)a[1], a[2]))

@@ -68,7 +68,7 @@ static void read_through(const Run *run, const ix *a) {
         for (ix n = 0; n < active; n++) {
             const ix t = run->first[n] + (a[9] ? run->all[n]->sources - 1 - i : i);
             char *now = before + n * bytes;
-            lstm_cell(gates + 4 * n * bytes, at(x->rows, x->kind, t * x->width + a[3]), x->kind, cell + n * size,
+            lstm_cell(gates + 4 * n * bytes, at(x->rows, x->kind, t * x->width + a[3]), NULL, x->kind, cell + n * size,
                       cell + n * size, now, y->kind, 1, size);
             memcpy((void *)at(y->rows, y->kind, t * y->width + a[4]), now, (size_t)bytes);
         }
@@ -142,7 +142,8 @@ void perform(const Run *run, const ix *a, ix t) {
         case PRODUCT: multiply_rows(run, a); return;
         case CELL: {
             const Buffer *hidden = run->buffers + a[3], *cell = run->buffers + a[4];
-            lstm_cell(x->rows, a[2] < 0 ? NULL : run->buffers[a[2]].rows, x->kind, (float *)cell->rows,
+            const int looked_up = a[2] >= 0 && y->of == TOKENS;
+            lstm_cell(x->rows, a[2] < 0 ? NULL : y->rows, looked_up ? run->tokens : NULL, x->kind, (float *)cell->rows,
                       (float *)cell->rows, hidden->rows, hidden->kind, rows_of(run, hidden), hidden->width);
             return;
         }

@@ -26,12 +26,14 @@ _OP_SIZE = 10
 
 class Rows(enum.IntEnum):
     """What a buffer has rows of: the live hypotheses, also of what these take on from the ones they
-    continue; the positions of the sources; one for each sentence."""
+    continue; the positions of the sources; one for each sentence; all tokens, of which hypotheses
+    have their last one's."""
 
     HYPOTHESES = 0
     STATES = 1
     POSITIONS = 2
     SENTENCE = 3
+    TOKENS = 4
 
 
 def fits(beam: int) -> bool:
@@ -141,6 +143,10 @@ class Plan:
         tensor = tensor.contiguous()
         self._held.append(tensor)
         return self._buffer(width, tensor.dtype, rows, tensor.data_ptr())
+
+    def looked_up(self, table: Tensor) -> int:
+        """As `embed`, but where they are, for `lstm_cell` alone."""
+        return self.given(table, table.shape[1], Rows.TOKENS)
 
     def state(self, width: int, dtype: torch.dtype, before: tuple[int, int] | None = None) -> int:
         """Like `buffer`, for what a hypothesis takes on from the one it continues. before: where it

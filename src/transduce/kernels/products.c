@@ -260,7 +260,7 @@ void lstm_sequence(const void *weights, const float *scales, const void *inputs,
         void *now = (void *)at(hidden, kind, (t + 1) * row);
         const Product p = {weights, scales, NULL, before, gates, kind, kind, sentences, size, 4 * size};
         product(&p, threads);
-        lstm_cell(gates, given, kind, cell, cell, now, kind, sentences, size);
+        lstm_cell(gates, given, NULL, kind, cell, cell, now, kind, sentences, size);
     }
 }
 #endif

@@ -86,6 +86,7 @@ static void column_scales(const Columns *c, ix from, ix to) {
 /* 16 columns of four rows from `row` on, as fours; what is added up in `sum` is all of these */
 ALWAYS __m512i four_rows(const Columns *c, ix row, ix column, __mmask16 mask, __m512 inverse, __m512i *sum) {
     const __m512i low = _mm512_set1_epi32(255), half = _mm512_set1_epi32(65535);
+    const __m512i most = _mm512_set1_epi32(127), least = _mm512_set1_epi32(-127);
     const __m512i chance = block_of(c->seed, column / LANES * ((c->rows + 3) / 4) + row / 4);
     __m512i fours = _mm512_setzero_si512();
     for (int i = 0; i < 4 && row + i < c->rows; i++) {
@@ -94,7 +95,8 @@ ALWAYS __m512i four_rows(const Columns *c, ix row, ix column, __mmask16 mask, __
         /* 16 bits b move a number by (b + 1/2) / 2^16 - 1/2; they share 8 with those of the row before, its low ones */
         const __m512 bits = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_rorv_epi32(chance, _mm512_set1_epi32(8 * i)), half));
         const __m512 moved = _mm512_fmadd_ps(bits, _mm512_set1_ps(0x1p-16f), _mm512_set1_ps(0x1p-17f - 0.5f));
-        const __m512i q = _mm512_cvtps_epi32(_mm512_fmadd_ps(load(c->x, BFLOAT16, at, mask), inverse, moved));
+        __m512i q = _mm512_cvtps_epi32(_mm512_fmadd_ps(load(c->x, BFLOAT16, at, mask), inverse, moved));
+        q = _mm512_max_epi32(_mm512_min_epi32(q, most), least); /* 127 and all but a half may be more */
         *sum = _mm512_mask_add_epi32(*sum, mask, *sum, q);
         fours = _mm512_or_si512(fours, _mm512_slli_epi32(_mm512_and_si512(q, low), 8 * i));
     }

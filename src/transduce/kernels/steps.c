@@ -17,23 +17,36 @@ static inline __m512 gate(const void *gates, const void *given, int kind, ix i, 
     return given ? _mm512_add_ps(x, load(given, kind, i, mask)) : x;
 }
 
-void lstm_cell(const void *gates, const void *given, int kind, const float *before, float *cell,
-               void *hidden, int hidden_kind, ix rows, ix size) {
-    for (ix r = 0; r < rows; r++)
-        for (ix j = 0; j < size; j += LANES) {
-            __mmask16 mask = lanes(size - j);
-            ix g = r * 4 * size + j;
-            __m512 i = sigmoid(gate(gates, given, kind, g, mask));
-            __m512 f = sigmoid(gate(gates, given, kind, g + size, mask));
-            __m512 s = sigmoid(gate(gates, given, kind, g + 2 * size, mask));
-            __m512 o = sigmoid(gate(gates, given, kind, g + 3 * size, mask));
-            __m512 c = _mm512_maskz_loadu_ps(mask, before + r * size + j);
-            __m512 candidate = _mm512_sub_ps(_mm512_add_ps(s, s), _mm512_set1_ps(1.0f));
-            c = _mm512_fmadd_ps(f, c, _mm512_mul_ps(i, candidate));
-            _mm512_mask_storeu_ps(cell + r * size + j, mask, c);
-            __m512 h = _mm512_mul_ps(o, hyperbolic_tangent(c));
-            store(hidden, hidden_kind, r * size + j, mask, h);
-        }
+/* A row of each; meanwhile what is `given` next is asked for, if not NULL. */
+ALWAYS void cell_row(const char *gates, const char *given, const char *next, int kind, const float *before, float *cell,
+                     void *hidden, int hidden_kind, ix size) {
+    const ix bytes = (ix)size_of(kind);
+    for (ix j = 0; j < size; j += LANES) {
+        __mmask16 mask = lanes(size - j);
+        if (next && j * bytes % 64 == 0)
+            for (ix g = 0; g < 4; g++) _mm_prefetch(next + (g * size + j) * bytes, _MM_HINT_T0);
+        __m512 i = sigmoid(gate(gates, given, kind, j, mask));
+        __m512 f = sigmoid(gate(gates, given, kind, j + size, mask));
+        __m512 s = sigmoid(gate(gates, given, kind, j + 2 * size, mask));
+        __m512 o = sigmoid(gate(gates, given, kind, j + 3 * size, mask));
+        __m512 c = _mm512_maskz_loadu_ps(mask, before + j);
+        __m512 candidate = _mm512_sub_ps(_mm512_add_ps(s, s), _mm512_set1_ps(1.0f));
+        c = _mm512_fmadd_ps(f, c, _mm512_mul_ps(i, candidate));
+        _mm512_mask_storeu_ps(cell + j, mask, c);
+        __m512 h = _mm512_mul_ps(o, hyperbolic_tangent(c));
+        store(hidden, hidden_kind, j, mask, h);
+    }
+}
+
+void lstm_cell(const void *gates, const void *given, const long long *tokens, int kind, const float *before,
+               float *cell, void *hidden, int hidden_kind, ix rows, ix size) {
+    const ix row = 4 * size * (ix)size_of(kind);
+    for (ix r = 0; r < rows; r++) {
+        const char *own = given ? (const char *)given + (tokens ? tokens[r] : r) * row : NULL;
+        const char *next = tokens && r + 1 < rows ? (const char *)given + tokens[r + 1] * row : NULL;
+        cell_row((const char *)gates + r * row, own, next, kind, before + r * size, cell + r * size,
+                 (void *)at(hidden, hidden_kind, r * size), hidden_kind, size);
+    }
 }
 
 void bend(void *x, int kind, ix count) {

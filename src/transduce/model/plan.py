@@ -106,7 +106,9 @@ def add_steps(
     """Add a decoder's step to what a plan begins with. Errors: NoKernel."""
     writing = _Writing(decoder, begun, table.dtype, plan)
     plan.begin_steps()
-    features = writing.step(plan.embed(table), [writing.state(at) for at in begun.hidden])
+    first = cast(_Cell, cast(RecurrentLayer, decoder.layers[0]).cell)
+    embedded = plan.looked_up(table) if first.given else plan.embed(table)
+    features = writing.step(embedded, [writing.state(at) for at in begun.hidden])
     writing.product(output, features)
     plan.words(words)
 
