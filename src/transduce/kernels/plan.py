@@ -11,13 +11,13 @@ import copy
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from transduce.kernels import BLOCK, FEW, KINDS, Blocked, available, search
+from transduce.kernels.walks import Room, Walk
 
 # Codes and sizes of kernels.h.
 _EMBED, _PUT, _PRODUCT, _CELL, _ADD, _TANH, _SCALE, _ATTEND, _LSTM, _SPLIT = range(10)
@@ -74,7 +74,8 @@ class Lists:
         if len(members) == 1:
             tokens = torch.from_numpy(members[0].nonzero()[0])
             return cls(tokens, np.array([len(tokens)]), np.zeros(1, np.int64), part(tokens))
-        sentence, word = np.nonzero(members)
+        found = np.flatnonzero(members)
+        sentence, word = np.divmod(found, members.shape[1])
         count = np.bincount(sentence, minlength=len(members))
         room = -(-count // BLOCK) * BLOCK
         start = np.cumsum(room) - room
@@ -92,28 +93,6 @@ class Lists:
         for column, (address, size) in enumerate(numbers, start=1):
             found[:, column] = address + size * self.start if address else 0
         return found
-
-
-class Walk(NamedTuple):
-    """T steps of a sentence's search. tokens, parents (T, K) int64, gains, ends (T, K) float32,
-    attention (T, K, S) float32: as `search.history.Record`; the first step has one hypothesis to
-    continue. finished, unfinished (n,): normalised scores, best first, -inf where there is none;
-    *_at (n,) int64: step x K + slot of each."""
-
-    tokens: np.ndarray
-    parents: np.ndarray
-    gains: np.ndarray
-    ends: np.ndarray
-    attention: np.ndarray
-    finished: np.ndarray
-    unfinished: np.ndarray
-    finished_at: np.ndarray
-    unfinished_at: np.ndarray
-
-    def cut(self, steps: int) -> Walk:
-        """The first steps of it."""
-        by_step = ("tokens", "parents", "gains", "ends", "attention")
-        return self._replace(**{name: getattr(self, name)[:steps] for name in by_step})
 
 
 class Plan:
@@ -302,23 +281,20 @@ class Plan:
         sources: positions of each memory; source (B, S) int64: their tokens, if a plan asks for
         them.
         """
-        walks = [
-            _room(last + 1, beam, n_best, positions)
-            for last, positions in zip(ends.last, sources, strict=True)
-        ]
+        positions = np.array(sources, np.int64)
+        room = Room(np.array(ends.last, np.int64) + 1, positions, beam, n_best)
         ops, buffers = self.tables()
         norms = np.ascontiguousarray(ends.norms, np.float32)
         # In the order of the fields of Sentence and Task in kernels.h.
-        sentences = np.zeros((len(walks), 19), np.int64)
-        sentences[:, 0], sentences[:, 1], sentences[:, 2] = ends.least, ends.last, sources
+        sentences = np.zeros((len(positions), 19), np.int64)
+        sentences[:, 0], sentences[:, 1], sentences[:, 2] = ends.least, ends.last, positions
         if source is not None:
-            sentences[:, 3] = source.data_ptr() + np.arange(len(walks)) * source.stride(0) * 8
+            sentences[:, 3] = source.data_ptr() + np.arange(len(positions)) * source.stride(0) * 8
         if self._lists is not None:
             sentences[:, 4:9] = self._lists.addresses()
         elif self._words is not None:
             sentences[:, 8] = self._words.data_ptr()
-        for row, walk in zip(sentences, walks, strict=True):
-            row[9:18] = [array.ctypes.data for array in walk]
+        sentences[:, 9:18] = room.addresses()
         task = np.array(
             [
                 ops.ctypes.data, self._first, len(ops), buffers.ctypes.data, len(buffers),
@@ -328,21 +304,4 @@ class Plan:
             np.int64,
         )  # fmt: skip
         search(task.ctypes.data)
-        return [
-            walk.cut(steps) for walk, steps in zip(walks, sentences[:, 18].tolist(), strict=True)
-        ]
-
-
-def _room(steps: int, beam: int, n_best: int, sources: int) -> Walk:
-    """A walk of so many steps at most, through which nothing has gone."""
-    return Walk(
-        tokens=np.empty((steps, beam), np.int64),
-        parents=np.empty((steps, beam), np.int64),
-        gains=np.empty((steps, beam), np.float32),
-        ends=np.empty((steps, beam), np.float32),
-        attention=np.empty((steps, beam, sources), np.float32),
-        finished=np.full(n_best, -np.inf, np.float32),
-        unfinished=np.full(n_best, -np.inf, np.float32),
-        finished_at=np.zeros(n_best, np.int64),
-        unfinished_at=np.zeros(n_best, np.int64),
-    )
+        return list(room.walks(sentences[:, 18].tolist()))

@@ -17,7 +17,8 @@ from torch import Tensor
 from transduce.data.tokenizers.base import BOS, EOS
 from transduce.hypotheses.hypothesis import Hypothesis
 from transduce.hypotheses.scoring import length_norms, max_tokens, min_tokens, normalise
-from transduce.kernels.plan import Ends, Walk, fits
+from transduce.kernels.plan import Ends, fits
+from transduce.kernels.walks import Walk
 from transduce.recipe import SearchOptions
 from transduce.search.candidates import WORDS
 from transduce.search.interface import SearchModel
@@ -123,19 +124,16 @@ def _hypotheses(walk: Walk, options: SearchOptions) -> list[Hypothesis]:
 def _followed(walk: Walk, at: int, finished: bool, options: SearchOptions) -> Hypothesis:
     """The hypothesis that ended at `at`, followed from there to its first token."""
     end, slot = divmod(at, options.beam)
-    ids, scores, slots = [], [float(walk.ends[end, slot])], [slot]
-    for tokens, parents, gains in zip(
-        walk.tokens[:end][::-1].tolist(),
-        walk.parents[:end][::-1].tolist(),
-        walk.gains[:end][::-1].tolist(),
-        strict=True,
-    ):
-        ids.append(tokens[slot])
-        scores.append(gains[slot])
+    slots = [slot]
+    for parents in walk.parents[:end][::-1].tolist():
         slot = parents[slot]
         slots.append(slot)
-    scores.reverse()
+    slots.reverse()
+    steps = np.arange(end + 1)
+    ids: list[int] = walk.tokens[steps[:-1], slots[1:]].tolist()
+    scores: list[float] = walk.gains[steps[:-1], slots[1:]].tolist()
+    scores.append(float(walk.ends[end, slots[-1]]))
     log_prob = sum(scores)
-    attention: np.ndarray = walk.attention[np.arange(end + 1), slots[::-1]]
+    attention: np.ndarray = walk.attention[steps, slots]
     score = normalise(log_prob, end + 1, options)
-    return Hypothesis(ids[::-1], score, log_prob, scores, attention, finished)
+    return Hypothesis(ids, score, log_prob, scores, attention, finished)
