@@ -38,6 +38,11 @@ static float scale_of(const void *x, int kind, const float *times, ix inputs) {
     return scale_for(_mm512_reduce_max_epu32(most));
 }
 
+/* numbers from i on as whole ones, of which 8 bits are to be kept */
+ALWAYS __m512i whole_numbers(const void *x, int kind, const float *times, ix i, __mmask16 mask, __m512 inverse) {
+    return _mm512_cvtps_epi32(_mm512_mul_ps(load_times(x, kind, times, i, mask), inverse));
+}
+
 void to_fours(const void *x, int kind, const float *times, ix inputs, ix stride, int8_t *whole, float *scale,
               int32_t *excess) {
     *scale = scale_of(x, kind, times, inputs);
@@ -45,8 +50,7 @@ void to_fours(const void *x, int kind, const float *times, ix inputs, ix stride,
     __m512i sum = _mm512_setzero_si512();
     for (ix i = 0; i < stride; i += LANES) {
         const ix left = inputs - i;
-        const __m512 v = load_times(x, kind, times, i, left > 0 ? lanes(left) : 0);
-        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse));
+        const __m512i q = whole_numbers(x, kind, times, i, left > 0 ? lanes(left) : 0, inverse);
         sum = _mm512_add_epi32(sum, q);
         _mm_storeu_si128((__m128i *)(whole + i), _mm512_cvtsepi32_epi8(q));
     }
@@ -56,12 +60,13 @@ void to_fours(const void *x, int kind, const float *times, ix inputs, ix stride,
 void round_rows(const float *weights, int8_t *whole, float *scales, ix outputs, ix inputs, ix threads) {
     SHARED(outputs, threads, {
         for (ix r = from; r < to; r++) {
-            scales[r] = scale_of(weights + r * inputs, FLOAT32, NULL, inputs);
+            const float *row = weights + r * inputs;
+            scales[r] = scale_of(row, FLOAT32, NULL, inputs);
             const __m512 inverse = _mm512_set1_ps(1.0f / scales[r]);
             for (ix i = 0; i < inputs; i += LANES) {
                 const __mmask16 mask = lanes(inputs - i);
-                const __m512 v = _mm512_mul_ps(load(weights, FLOAT32, r * inputs + i, mask), inverse);
-                _mm_mask_storeu_epi8(whole + r * inputs + i, mask, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));
+                const __m512i q = whole_numbers(row, FLOAT32, NULL, i, mask, inverse);
+                _mm_mask_storeu_epi8(whole + r * inputs + i, mask, _mm512_cvtsepi32_epi8(q));
             }
         }
     })

@@ -168,9 +168,13 @@ def drop(x: Tensor, drawn: Tensor, threshold: int) -> Tensor:
 def draw(count: int) -> Tensor:
     """So many bytes by chance, from a seed that torch's generator gives."""
     drawn = torch.empty(count, dtype=torch.uint8)
-    seed = int(torch.empty((), dtype=torch.int64).random_())
-    compiled.draw(drawn.data_ptr(), seed, count, torch.get_num_threads())
+    compiled.draw(drawn.data_ptr(), seed(), count, torch.get_num_threads())
     return drawn
+
+
+def seed() -> int:
+    """What kernels draw from, which torch's generator gives."""
+    return int(torch.empty((), dtype=torch.int64).random_())
 
 
 def look_up(table: Tensor, index: Tensor) -> Tensor:

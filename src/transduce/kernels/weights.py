@@ -9,7 +9,7 @@ lose the small ones: here columns are rounded by chance, which is right on avera
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from transduce.kernels import BEHIND, BLOCK, WIDEST, Blocked, compiled
-from transduce.kernels.training import product, weight_gradient
+from transduce.kernels.training import product, seed, weight_gradient
 
 LINE = 64  # bytes of a line of the cache
 _in_eight_bits: ContextVar[bool] = ContextVar("in_eight_bits", default=False)
@@ -58,9 +58,14 @@ class Weight:
 
         Rows of y may be further apart than O.
         """
+        return self.layer(bias)(x, y)
+
+    def layer(self, bias: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
+        """`forward`, for some rows after the other: in 8 bits the weight is laid out here."""
         if self.scales is None:
-            return product(x, self.numbers.t(), y, bias)
-        return self.blocked(bias).fill(x, y)
+            turned = self.numbers.t()
+            return lambda x, y: product(x, turned, y, bias)
+        return self.blocked(bias).fill
 
     def backward(self, grads: Tensor) -> Tensor:
         """The gradient by x (N, I) bfloat16 from that by y, grads (N, O) bfloat16."""
@@ -102,8 +107,7 @@ class Columns:
         self.excess = torch.empty(self.width, dtype=torch.int32)
         compiled.round_columns(
             x.data_ptr(), self.whole.data_ptr(), self.scales.data_ptr(), self.excess.data_ptr(),
-            *x.shape, self.stride, blocks, int(torch.empty((), dtype=torch.int64).random_()),
-            torch.get_num_threads(),
+            *x.shape, self.stride, blocks, seed(), torch.get_num_threads(),
         )  # fmt: skip
 
     def product(self, other: Columns) -> Tensor:

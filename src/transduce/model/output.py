@@ -92,13 +92,13 @@ def _one_pass(given: Rows, room: Room) -> Found:
     """With the kernel, where the gradient takes the place of the logits: twice as many rows."""
     values, weight, bias, targets, smoothing, _ = given
     rows, project = values.to(torch.bfloat16).contiguous(), Weight(weight)
-    words = project.half()
+    words, layer = project.half(), project.layer(bias)
     grad_values, grad_weight = torch.empty_like(rows), torch.empty(weight.shape)
     loss, nll, grad_bias = torch.zeros(()), torch.zeros(()), torch.zeros_like(bias)
     for start in range(0, len(rows), 2 * CHUNK):
         part = slice(start, start + 2 * CHUNK)
         grad = room.take(len(rows[part]), len(words))
-        project.forward(rows[part], grad, bias)
+        layer(rows[part], grad)
         found = cross_entropy(grad, targets[part], smoothing)
         loss, nll, grad_bias = loss + found[0].sum(), nll + found[1].sum(), grad_bias + found[2]
         product(grad, words, grad_values[part])

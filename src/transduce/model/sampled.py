@@ -50,12 +50,13 @@ class SampledCrossEntropy(torch.autograd.Function):
         """As of `OutputLayer.loss`, and room for logits."""
         with torch.autocast("cpu", enabled=False):
             rows, project = values.to(torch.bfloat16).contiguous(), Weight(weight)
+            layer = project.layer(bias)
             entries = Entries.room(len(rows), len(weight), THRESHOLD)
             loss, nll = torch.zeros(()), torch.zeros(())
             for start in range(0, len(rows), CHUNK):
                 part = slice(start, start + CHUNK)
                 logits = room.take(len(rows[part]), len(weight))
-                project.forward(rows[part], logits, bias)
+                layer(rows[part], logits)
                 given = logits, targets[part], smoothing, THRESHOLD
                 losses, nlls = sampled_entropy(*given, entries.part(part))
                 loss, nll = loss + losses.sum(), nll + nlls.sum()
