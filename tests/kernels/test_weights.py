@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from transduce import kernels
 from transduce.kernels.weights import Columns, Weight, eight_bits, round_rows
+from transduce.model import sampled
 from transduce.model.linear import Linear
 from transduce.model.lstm import WholeLSTM
+from transduce.model.output import OutputLayer
+from transduce.model.room import CHUNK
 
 from ..conftest import on_threads
 
@@ -234,3 +237,30 @@ def test_without_rows_gradients_are_zero() -> None:
     weight = in_eight_bits(torch.ones(6, 5))
     (found,) = weight.gradients(torch.ones(0, 6).to(BF16), torch.ones(0, 5).to(BF16))
     assert found.equal(torch.zeros(6, 5))
+
+
+@pytest.mark.parametrize("kind", ["sampled", "exact"])
+def test_logits_of_a_loss_are_in_eight_bits_and_its_gradient_is_not(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient's many small numbers would be nothing: it is that of the rounded logits."""
+    monkeypatch.setattr(sampled, "LEAST", 1)
+    monkeypatch.setattr(sampled, "THRESHOLD", 1 / 2000)  # little is left to chance
+    torch.manual_seed(1)
+    output = OutputLayer(64, 300)
+    nn.init.normal_(output.weight, std=0.3)
+    values, targets = torch.randn(2 * CHUNK + 5, 64), torch.randint(0, 300, (2 * CHUNK + 5,))
+    values.requires_grad_()
+    losses = []
+    for wanted in (False, True):
+        with torch.autocast("cpu", BF16), eight_bits(wanted):
+            loss, _ = output.loss(values, targets, 0.1, sampled=kind == "sampled")
+        losses.append(float(loss.detach()))
+    assert losses[0] != losses[1] and abs(losses[1] / losses[0] - 1) < 0.01
+    tensors = (values, output.weight, output.bias)
+    found = torch.autograd.grad(loss, tensors)
+    logits = rounded(values.to(BF16).float()) @ rounded(output.weight).t() + output.bias
+    share = torch.softmax(logits, dim=1) - 0.1 / 300
+    share[torch.arange(len(share)), targets] -= 0.9
+    expected = share @ output.weight, share.t() @ values, share.sum(dim=0)
+    assert all(near(one, other, 0.01) for one, other in zip(found, expected, strict=True))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from transduce.data.batches import collate
-from transduce.kernels import available
+from transduce.kernels import available, weights
 from transduce.model import build_model, linear
 from transduce.recipe import ModelOptions, SearchOptions, TrainingOptions
 from transduce.search.decode import decode
@@ -92,6 +92,9 @@ def test_learns(kind: str, attention: str, feeding: str, reverse: bool) -> None:
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_learns_in_few_bits(precision: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "MANY", 1)
+    rounded: list[int] = []
+    plain = weights.round_rows
+    monkeypatch.setattr(weights, "round_rows", lambda x: rounded.append(len(x)) or plain(x))
     model = ModelOptions.model_validate(
         {
             "embedding": 16,
@@ -105,3 +108,5 @@ def test_learns_in_few_bits(precision: str, kind: str, monkeypatch: pytest.Monke
     right, right_unseen = train_until_known(model, True, precision)
     assert right >= 0.9
     assert right_unseen >= 0.5
+    # the output layer's rows among them
+    assert bool(rounded) == (len(SYMBOLS) + 4 in rounded) == (precision == "int8")
